@@ -1,0 +1,54 @@
+"""The one family of exceptions this package raises on purpose.
+
+Every message states the rule, the value that was received and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class GfbError(Exception):
+    """Base class of every error raised on purpose by ``gfb_brevitas`` and ``gfb_integrations``."""
+
+
+class ConfigurationError(GfbError, ValueError):
+    """A setting is outside its rule, or two settings contradict each other."""
+
+
+class NothingSearchableError(GfbError):
+    """The model holds no quantizer whose bit width can be searched."""
+
+
+class UntraceableModelError(GfbError):
+    """The model could not be run on the example inputs, or not be traced."""
+
+
+class AllocationError(GfbError, ValueError):
+    """A bit allocation does not fit the model or search space, or its file is not readable."""
+
+
+class InfeasibleBudgetError(GfbError, ValueError):
+    """No allocation in the search space satisfies the budgets."""
+
+
+class CalibrationError(GfbError):
+    """Clipping values cannot be started from the data that was given."""
+
+
+class EmptyDataError(GfbError, ValueError):
+    """An iterable of batches yielded nothing."""
+
+
+class NonFiniteLossError(GfbError):
+    """The loss became NaN or infinite where the run cannot go on without it."""
+
+
+class CheckpointError(GfbError):
+    """A checkpoint or run folder is missing, damaged, or belongs to another run."""
+
+
+class ExportError(GfbError):
+    """The model cannot be exported, or the exported file computes something else."""
+
+
+class MissingExtraError(GfbError, ImportError):
+    """An optional dependency is missing; the message holds the exact install command."""

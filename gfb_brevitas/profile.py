@@ -1,0 +1,166 @@
+"""What is known about a model's quantizers: the input of search spaces and costs.
+
+A :class:`ModelProfile` is plain data. It is filled by :mod:`gfb_brevitas.adapters` from one forward
+pass on example inputs and read by everything to the right of it (search space, costs, reports), none
+of which needs the model itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfb_brevitas.errors import AllocationError
+
+QuantizerKind = Literal["weight", "activation"]
+ScaleGranularity = Literal["tensor", "channel"]
+
+FLOAT_BITS = 32
+"""Bit width at which a tensor that no quantizer touches is counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizerInfo:
+    """One searchable quantizer.
+
+    Attributes:
+        name: Dotted path of the Brevitas proxy in the model, e.g. ``"conv1.weight_quant"``.
+        kind: ``"weight"`` or ``"activation"``.
+        elements: Quantized elements. For weights the elements of the tensor(s); for activations the
+            elements produced per sample, summed over all calls in one forward.
+        largest_call_elements: Elements per sample of the largest single call (activations), or of
+            the largest tensor (weights).
+        macs: Multiply-accumulates per sample of the products that the quantizer is an operand of.
+        signed: Whether the integer range is signed.
+        narrow_range: Whether the signed range is symmetric (drops the most negative integer).
+        granularity: One scale per tensor or one per output channel.
+        min_bits: Smallest bit width the quantizer may take.
+        max_bits: Largest bit width the quantizer may take.
+        initial_bits: Bit width the quantizer had in the user's model.
+        tie_group: Quantizers with the same group share one bit width. Equal to ``name`` of the
+            first member.
+        scaling: ``"learned"`` for this package's learned clipping, ``"native"`` where Brevitas' own
+            scale is kept and only the width moves.
+        feeds: Names of the modules whose products read the quantizer's output.
+    """
+
+    name: str
+    kind: QuantizerKind
+    elements: int
+    largest_call_elements: int
+    macs: int
+    signed: bool
+    narrow_range: bool
+    granularity: ScaleGranularity
+    min_bits: int
+    max_bits: int
+    initial_bits: int
+    tie_group: str
+    scaling: Literal["learned", "native"] = "learned"
+    feeds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operand:
+    """One side of a product: which quantizers made it, or a constant width.
+
+    Attributes:
+        quantizers: Names of the searchable quantizers whose values reach the operand. With several
+            (a concatenation), the widest one counts. Empty when none does.
+        constant_bits: Width when ``quantizers`` is empty: the width of an unsearchable quantizer,
+            or :data:`FLOAT_BITS`.
+    """
+
+    quantizers: tuple[str, ...] = ()
+    constant_bits: float = FLOAT_BITS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """A matrix product or convolution in the forward pass.
+
+    Attributes:
+        layer: Name of the module it runs in.
+        macs: Multiply-accumulates per sample.
+        left: First operand (the activation, for a layer).
+        right: Second operand (the weight, for a layer).
+    """
+
+    layer: str
+    macs: int
+    left: Operand
+    right: Operand
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefusedQuantizer:
+    """A quantizer that stays as it is, and why.
+
+    Attributes:
+        name: Dotted path of the Brevitas proxy.
+        kind: The proxy's role, e.g. ``"bias"`` or ``"activation"``.
+        reason: Why its bit width is not searched.
+    """
+
+    name: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelProfile:
+    """Everything the search knows about a model, in the order of the forward pass.
+
+    Attributes:
+        quantizers: The searchable quantizers; column ``j`` of every bit matrix of shape
+            ``(candidates, len(quantizers))`` belongs to ``quantizers[j]``.
+        products: All products of the forward pass.
+        refused: Quantizers that are not searched.
+        constant_weight_bits: Bits of quantized weights whose width is not searched.
+    """
+
+    quantizers: tuple[QuantizerInfo, ...]
+    products: tuple[Product, ...] = ()
+    refused: tuple[RefusedQuantizer, ...] = ()
+    constant_weight_bits: float = 0.0
+    _columns: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        columns = {info.name: column for column, info in enumerate(self.quantizers)}
+        object.__setattr__(self, "_columns", columns)
+
+    def __iter__(self) -> Iterator[QuantizerInfo]:
+        return iter(self.quantizers)
+
+    def __len__(self) -> int:
+        return len(self.quantizers)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Quantizer names, in column order."""
+        return tuple(info.name for info in self.quantizers)
+
+    def column(self, name: str) -> int:
+        """Column of the quantizer called ``name`` in a bit matrix.
+
+        Raises:
+            AllocationError: If there is no such quantizer.
+        """
+        try:
+            return self._columns[name]
+        except KeyError:
+            raise AllocationError(
+                f"The model has no searchable quantizer {name!r}. It has: {', '.join(self.names)}."
+            ) from None
+
+    def columns(self, kind: QuantizerKind) -> NDArray[np.int64]:
+        """Columns of all quantizers of ``kind``; shape ``(n,)``."""
+        return np.array([j for j, info in enumerate(self.quantizers) if info.kind == kind], dtype=np.int64)
+
+    def elements(self) -> NDArray[np.float64]:
+        """Element count per quantizer; shape ``(quantizers,)``."""
+        return np.array([info.elements for info in self.quantizers], dtype=np.float64)

@@ -1,0 +1,235 @@
+"""The search space: one log2 coordinate per group of quantizers that share a width.
+
+GradFreeBits searches a *log-precision vector* v with r = round(2^v) (Bodner et al., 2022,
+doi:10.3390/s22249772); v in [0, 3] spans 1 to 8 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gfb_brevitas.allocation import BitAllocation
+from gfb_brevitas.errors import AllocationError, ConfigurationError
+from gfb_brevitas.profile import ModelProfile
+from gfb_brevitas.rules import Fix, Range, Rule, Tie
+
+if TYPE_CHECKING:
+    import optuna
+
+Bits = NDArray[np.int64]
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coordinate:
+    """One search dimension.
+
+    Attributes:
+        name: Name of the first quantizer of the group; also the Optuna parameter's name.
+        quantizers: Names of all quantizers that take this width.
+        min_bits: Smallest width in bits.
+        max_bits: Largest width in bits.
+    """
+
+    name: str
+    quantizers: tuple[str, ...]
+    min_bits: int
+    max_bits: int
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether there is nothing to choose."""
+        return self.min_bits == self.max_bits
+
+
+class SearchSpace:
+    """All coordinates of a model, and the maps between vectors, bit matrices and allocations.
+
+    Three views of a set of P candidates are used throughout:
+
+    - ``vectors``: shape ``(P, free coordinates)``, float, log2 of the widths (what CMA-ES sees);
+    - ``bits``: shape ``(P, quantizers)``, integer, columns as in the profile (what costs see);
+    - :class:`~gfb_brevitas.allocation.BitAllocation`: one candidate by name (what people see).
+
+    Args:
+        profile: The model's quantizers.
+        rules: Ranges, fixed widths and ties. Later ranges win over earlier ones.
+
+    Raises:
+        ConfigurationError: If a rule matches no quantizer, or rules leave a group no common width.
+    """
+
+    def __init__(self, profile: ModelProfile, rules: Sequence[Rule] = ()) -> None:
+        self.profile = profile
+        self.rules = tuple(rules)
+        self.coordinates = _build_coordinates(profile, self.rules)
+        self.free = tuple(c for c in self.coordinates if not c.is_fixed)
+        group_of = {name: k for k, c in enumerate(self.coordinates) for name in c.quantizers}
+        self._group = np.array([group_of[name] for name in profile.names], dtype=np.int64)
+        self._low = np.array([c.min_bits for c in self.coordinates], dtype=np.int64)
+        self._high = np.array([c.max_bits for c in self.coordinates], dtype=np.int64)
+        self._free = np.array([not c.is_fixed for c in self.coordinates], dtype=bool)
+
+    def __len__(self) -> int:
+        return len(self.free)
+
+    @property
+    def lower(self) -> Vector:
+        """Lower bounds of the free coordinates; shape ``(free,)``, log2 of bits."""
+        return np.log2(self._low[self._free].astype(np.float64))
+
+    @property
+    def upper(self) -> Vector:
+        """Upper bounds of the free coordinates; shape ``(free,)``, log2 of bits."""
+        return np.log2(self._high[self._free].astype(np.float64))
+
+    def distributions(self) -> dict[str, optuna.distributions.FloatDistribution]:
+        """Optuna distributions of the free coordinates."""
+        from optuna.distributions import FloatDistribution
+
+        return {
+            c.name: FloatDistribution(low, high)
+            for c, low, high in zip(self.free, self.lower.tolist(), self.upper.tolist(), strict=True)
+        }
+
+    def suggest(self, trial: optuna.trial.BaseTrial) -> BitAllocation:
+        """Ask an Optuna trial for an allocation: one log2 float parameter per free coordinate.
+
+        Example:
+            >>> def objective(trial):  # doctest: +SKIP
+            ...     return evaluate(space.suggest(trial))
+        """
+        vector = [
+            trial.suggest_float(name, distribution.low, distribution.high)
+            for name, distribution in self.distributions().items()
+        ]
+        return self.allocation(self.decode(np.array([vector], dtype=np.float64))[0])
+
+    def decode(self, vectors: ArrayLike) -> Bits:
+        """Round vectors to bit widths, r = round(2^v).
+
+        Args:
+            vectors: Shape ``(P, free)`` or ``(free,)``, log2 of bits.
+
+        Returns:
+            Bit widths, shape ``(P, quantizers)`` or ``(quantizers,)``.
+        """
+        vectors = np.asarray(vectors, dtype=np.float64)
+        if vectors.shape[-1] != len(self.free):
+            raise AllocationError(
+                f"A vector of this space has {len(self.free)} entries; got {vectors.shape[-1]}."
+            )
+        groups = np.broadcast_to(self._low, (*vectors.shape[:-1], len(self.coordinates))).copy()
+        groups[..., self._free] = np.rint(np.exp2(vectors)).astype(np.int64)
+        return np.clip(groups, self._low, self._high)[..., self._group]
+
+    def encode(self, allocation: Mapping[str, int]) -> Vector:
+        """The vector of an allocation (log2 of its widths), clipped to the bounds; shape ``(free,)``."""
+        widths = [allocation[c.name] for c in self.free]
+        return np.clip(np.log2(np.array(widths, dtype=np.float64)), self.lower, self.upper)
+
+    def bits(self, allocation: Mapping[str, int]) -> Bits:
+        """The row of a bit matrix of an allocation; shape ``(quantizers,)``."""
+        return np.array([allocation[name] for name in self.profile.names], dtype=np.int64)
+
+    def allocation(self, bits: ArrayLike) -> BitAllocation:
+        """The allocation of a row of a bit matrix."""
+        row = np.asarray(bits, dtype=np.int64)
+        return BitAllocation(dict(zip(self.profile.names, row.tolist(), strict=True)))
+
+    def uniform(self, weight_bits: int, activation_bits: int | None = None) -> BitAllocation:
+        """All weights at ``weight_bits`` and activations at ``activation_bits`` (default: the same).
+
+        Quantizers that cannot take the width take the nearest one that they can.
+        """
+        wanted = {
+            "weight": weight_bits,
+            "activation": weight_bits if activation_bits is None else activation_bits,
+        }
+        first = {c.name: self.profile.quantizers[self.profile.column(c.name)].kind for c in self.coordinates}
+        groups = np.array([wanted[first[c.name]] for c in self.coordinates], dtype=np.int64)
+        return self.allocation(np.clip(groups, self._low, self._high)[self._group])
+
+    def smallest(self) -> BitAllocation:
+        """Every quantizer at its smallest width."""
+        return self.allocation(self._low[self._group])
+
+    def largest(self) -> BitAllocation:
+        """Every quantizer at its largest width."""
+        return self.allocation(self._high[self._group])
+
+    def check(self, allocation: Mapping[str, int]) -> BitAllocation:
+        """Check that an allocation fits the space.
+
+        Raises:
+            AllocationError: If names differ, a width is outside its range, or tied widths differ.
+        """
+        checked = BitAllocation(allocation)
+        checked.require_names(self.profile.names)
+        for c in self.coordinates:
+            widths = {name: checked[name] for name in c.quantizers}
+            if len(set(widths.values())) > 1:
+                listed = ", ".join(f"{name} {bits}" for name, bits in widths.items())
+                raise AllocationError(f"These quantizers are tied and need one bit width: {listed}.")
+            if not c.min_bits <= widths[c.name] <= c.max_bits:
+                raise AllocationError(
+                    f"The bit width of {c.name!r} must be from {c.min_bits} to {c.max_bits}; got {widths[c.name]}."
+                )
+        return checked
+
+
+def _build_coordinates(profile: ModelProfile, rules: Sequence[Rule]) -> tuple[Coordinate, ...]:
+    low = {info.name: info.min_bits for info in profile}
+    high = {info.name: info.max_bits for info in profile}
+    group = {info.name: info.tie_group for info in profile}
+    for rule in rules:
+        if isinstance(rule, Tie):
+            _apply_tie(profile, rule, group)
+        else:
+            _apply_range(profile, rule, low, high)
+    members: dict[str, list[str]] = {}
+    for name in profile.names:
+        members.setdefault(group[name], []).append(name)
+    return tuple(_coordinate(names, low, high) for names in members.values())
+
+
+def _apply_range(profile: ModelProfile, rule: Range | Fix, low: dict[str, int], high: dict[str, int]) -> None:
+    matched = [info for info in profile if rule.matches(info)]
+    if not matched:
+        raise ConfigurationError(f"{rule} matches no quantizer. There are: {', '.join(profile.names)}.")
+    bounds = (rule.bits, rule.bits) if isinstance(rule, Fix) else (rule.min_bits, rule.max_bits)
+    for info in matched:
+        if info.scaling == "native" and bounds[0] < info.min_bits:
+            raise ConfigurationError(
+                f"{info.name!r} keeps Brevitas' own scale and takes no fewer than {info.min_bits} bits; "
+                f"{rule} asks for {bounds[0]}."
+            )
+        low[info.name], high[info.name] = bounds
+
+
+def _apply_tie(profile: ModelProfile, rule: Tie, group: dict[str, str]) -> None:
+    by_key: dict[Hashable, list[str]] = {}
+    for info in profile:
+        key = rule.key(info)
+        if key is not None:
+            by_key.setdefault(key, []).append(info.name)
+    if not by_key:
+        raise ConfigurationError(f"{rule} matches no quantizer. There are: {', '.join(profile.names)}.")
+    for names in by_key.values():
+        joined = {group[name] for name in names}
+        for name, current in group.items():
+            if current in joined:
+                group[name] = group[names[0]]
+
+
+def _coordinate(names: list[str], low: dict[str, int], high: dict[str, int]) -> Coordinate:
+    lowest, highest = max(low[name] for name in names), min(high[name] for name in names)
+    if lowest > highest:
+        ranges = ", ".join(f"{name} {low[name]} to {high[name]}" for name in names)
+        raise ConfigurationError(f"These quantizers are tied but have no width in common: {ranges}.")
+    return Coordinate(name=names[0], quantizers=tuple(names), min_bits=lowest, max_bits=highest)
