@@ -81,12 +81,14 @@ class SearchSpace:
     @property
     def lower(self) -> Vector:
         """Lower bounds of the free coordinates; shape ``(free,)``, log2 of bits."""
-        return np.log2(self._low[self._free].astype(np.float64))
+        bounds: Vector = np.log2(self._low[self._free].astype(np.float64))
+        return bounds
 
     @property
     def upper(self) -> Vector:
         """Upper bounds of the free coordinates; shape ``(free,)``, log2 of bits."""
-        return np.log2(self._high[self._free].astype(np.float64))
+        bounds: Vector = np.log2(self._high[self._free].astype(np.float64))
+        return bounds
 
     def distributions(self) -> dict[str, optuna.distributions.FloatDistribution]:
         """Optuna distributions of the free coordinates."""
@@ -118,28 +120,45 @@ class SearchSpace:
 
         Returns:
             Bit widths, shape ``(P, quantizers)`` or ``(quantizers,)``.
+
+        Raises:
+            AllocationError: If the vectors are of another space or hold NaN.
         """
         vectors = np.asarray(vectors, dtype=np.float64)
         if vectors.shape[-1] != len(self.free):
             raise AllocationError(
                 f"A vector of this space has {len(self.free)} entries; got {vectors.shape[-1]}."
             )
+        if np.isnan(vectors).any():
+            raise AllocationError("A vector's entries must be numbers (log2 of bits); got NaN.")
         groups = np.broadcast_to(self._low, (*vectors.shape[:-1], len(self.coordinates))).copy()
-        groups[..., self._free] = np.rint(np.exp2(vectors)).astype(np.int64)
-        return np.clip(groups, self._low, self._high)[..., self._group]
+        # Clipped before the conversion: a very large float has no int64.
+        inside = np.clip(vectors, self.lower, self.upper)
+        groups[..., self._free] = np.rint(np.exp2(inside)).astype(np.int64)
+        return groups[..., self._group]
 
     def encode(self, allocation: Mapping[str, int]) -> Vector:
         """The vector of an allocation (log2 of its widths), clipped to the bounds; shape ``(free,)``."""
-        widths = [allocation[c.name] for c in self.free]
+        widths = self._widths(allocation, [c.name for c in self.free])
         return np.clip(np.log2(np.array(widths, dtype=np.float64)), self.lower, self.upper)
 
     def bits(self, allocation: Mapping[str, int]) -> Bits:
         """The row of a bit matrix of an allocation; shape ``(quantizers,)``."""
-        return np.array([allocation[name] for name in self.profile.names], dtype=np.int64)
+        return np.array(self._widths(allocation, self.profile.names), dtype=np.int64)
+
+    def _widths(self, allocation: Mapping[str, int], names: Sequence[str]) -> list[int]:
+        missing = [name for name in names if name not in allocation]
+        if missing:
+            raise AllocationError(f"The allocation does not fit the model: it lacks {', '.join(missing)}.")
+        return [allocation[name] for name in names]
 
     def allocation(self, bits: ArrayLike) -> BitAllocation:
         """The allocation of a row of a bit matrix."""
         row = np.asarray(bits, dtype=np.int64)
+        if row.shape != (len(self.profile),):
+            raise AllocationError(
+                f"A row of bit widths of this model has shape ({len(self.profile)},); got {row.shape}."
+            )
         return BitAllocation(dict(zip(self.profile.names, row.tolist(), strict=True)))
 
     def uniform(self, weight_bits: int, activation_bits: int | None = None) -> BitAllocation:
@@ -154,6 +173,16 @@ class SearchSpace:
         first = {c.name: self.profile.quantizers[self.profile.column(c.name)].kind for c in self.coordinates}
         groups = np.array([wanted[first[c.name]] for c in self.coordinates], dtype=np.int64)
         return self.allocation(np.clip(groups, self._low, self._high)[self._group])
+
+    def nearest(self, bits: ArrayLike) -> Bits:
+        """The row of the space that is closest to ``bits`` (shape ``(quantizers,)``).
+
+        Each group takes the width of its first member, clipped to the group's range.
+        """
+        row = np.asarray(bits, dtype=np.int64)
+        first = np.array([row[self.profile.column(c.name)] for c in self.coordinates], dtype=np.int64)
+        nearest: Bits = np.clip(first, self._low, self._high)[self._group]
+        return nearest
 
     def smallest(self) -> BitAllocation:
         """Every quantizer at its smallest width."""
@@ -178,7 +207,8 @@ class SearchSpace:
                 raise AllocationError(f"These quantizers are tied and need one bit width: {listed}.")
             if not c.min_bits <= widths[c.name] <= c.max_bits:
                 raise AllocationError(
-                    f"The bit width of {c.name!r} must be from {c.min_bits} to {c.max_bits}; got {widths[c.name]}."
+                    f"The bit width of {c.name!r} must be from {c.min_bits} to {c.max_bits}; "
+                    f"got {widths[c.name]}."
                 )
         return checked
 

@@ -1,0 +1,133 @@
+"""Starting clipping values at their MSE-optimal values on data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gfb_brevitas.adapters.conversion import Site
+from gfb_brevitas.errors import CalibrationError, EmptyDataError
+from gfb_brevitas.quant import Clipping, Samples, mse_optimal_clipping, normalize_weight
+from gfb_brevitas.quant.sampling import ValueSampler
+
+_WEIGHT_SAMPLE = 65536
+
+
+@torch.no_grad()
+def calibrate(
+    model: nn.Module,
+    sites: Iterable[Site],
+    widths: dict[str, range],
+    batches: Iterable[Any],
+    forward: Callable[[Any], Any],
+) -> None:
+    """Fit every learned a(b) to the MSE-optimal clipping values over its widths.
+
+    Weights first, from the tensors themselves; then activations, from one pass over ``batches`` in
+    which activations flow unquantized. Quantizers that keep Brevitas' scale collect the statistics
+    that Brevitas would collect in training.
+
+    Args:
+        model: The converted model, in evaluation mode afterwards as before.
+        sites: Its searchable quantizers.
+        widths: Widths to fit over, per site name.
+        batches: At least one batch.
+        forward: Runs the model on a batch.
+
+    Raises:
+        EmptyDataError: If there is no batch.
+        CalibrationError: If a quantizer sees NaN or infinite values.
+    """
+    sites = list(sites)
+    _fit(model, [s for s in sites if s.kind == "weight"], widths, _weight_samples)
+    activations = [s for s in sites if s.kind == "activation"]
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with _collecting(model, activations):
+            seen = 0
+            for batch in batches:
+                forward(batch)
+                seen += 1
+            if seen == 0:
+                raise EmptyDataError("Calibration needs at least one batch; the iterable yielded none.")
+            _fit(model, activations, widths, _activation_samples)
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+@contextmanager
+def _collecting(model: nn.Module, activations: list[Site]) -> Iterator[None]:
+    for site in activations:
+        if site.learned is not None:
+            site.learned.sampler = ValueSampler(site.channel_dim)
+        else:
+            site.quantizer.train()
+    try:
+        yield
+    finally:
+        for site in activations:
+            if site.learned is not None:
+                site.learned.sampler = None
+            else:
+                site.quantizer.apply(_end_statistics)
+
+
+def _end_statistics(module: nn.Module) -> None:
+    # Brevitas turns collected statistics into parameters after a number of training steps.
+    for finish in ("init_scale", "init_zp"):
+        if hasattr(module, finish):
+            getattr(module, finish)()
+
+
+def _fit(
+    model: nn.Module,
+    sites: list[Site],
+    widths: dict[str, range],
+    samples_of: Callable[[nn.Module, Site], Samples | None],
+) -> None:
+    groups: dict[int, list[Site]] = {}
+    for site in sites:
+        if site.learned is not None:
+            groups.setdefault(id(site.learned.clipping), []).append(site)
+    for members in groups.values():
+        try:
+            samples = [s for s in (samples_of(model, site) for site in members) if s is not None]
+            if samples:
+                _fit_clipping(members, samples, widths[members[0].name])
+        except CalibrationError as error:
+            raise CalibrationError(f"{members[0].name}: {error}") from error
+
+
+def _fit_clipping(members: list[Site], samples: list[Samples], widths: range) -> None:
+    quantizer = members[0].learned
+    assert quantizer is not None
+    clipping: Clipping = quantizer.clipping
+    like = clipping(members[0].width.bits)
+    targets: dict[int, Tensor] = {
+        bits: mse_optimal_clipping(samples, bits).reshape(like.shape).to(like.dtype) for bits in widths
+    }
+    clipping.fit(targets)
+
+
+def _activation_samples(model: nn.Module, site: Site) -> Samples | None:
+    assert site.learned is not None and site.learned.sampler is not None
+    if len(site.learned.sampler) == 0:
+        return None  # not reached by these inputs; it keeps the range it has
+    return Samples(values=site.learned.sampler.values(), integers=site.learned.integers)
+
+
+def _weight_samples(model: nn.Module, site: Site) -> Samples:
+    assert site.learned is not None
+    sampler = ValueSampler(site.channel_dim, per_call=_WEIGHT_SAMPLE, capacity=1 << 62)
+    for layer in site.tracked_layers(model):
+        weight = layer.weight.detach()
+        sampler.add(normalize_weight(weight) if site.learned.normalize else weight)
+    return Samples(values=sampler.values(), integers=site.learned.integers)
+
+

@@ -1,0 +1,151 @@
+"""From a searchable model back to plain Brevitas, with nothing of this package inside."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from brevitas.core.bit_width import BitWidthConst
+from brevitas.core.function_wrapper import RoundSte, TensorClamp
+from brevitas.core.quant import BinaryQuant, IntQuant, RescalingIntQuant
+from brevitas.core.restrict_val import FloatRestrictValue
+from brevitas.core.scaling import SCALAR_SHAPE, IntScaling, ParameterScaling
+from brevitas.core.zero_point import ZeroZeroPoint
+from brevitas.nn.mixin.base import QuantRecurrentLayerMixin
+from torch import nn
+
+from gfb_brevitas.adapters.conversion import Site, convert, replace_width
+from gfb_brevitas.adapters.eligibility import named_proxies, tensor_quantizer
+from gfb_brevitas.allocation import BitAllocation
+from gfb_brevitas.quant import LearnedClippingQuantizer, normalize_weight
+
+
+def frozen_copy(model: nn.Module, sites: Iterable[Site], allocation: Mapping[str, int]) -> nn.Module:
+    """A plain Brevitas copy of a searchable model, at the widths of ``allocation``.
+
+    Args:
+        model: A model that :func:`~gfb_brevitas.adapters.conversion.convert` has converted.
+        sites: Its searchable quantizers.
+        allocation: Width per site name.
+    """
+    frozen = copy.deepcopy(model)
+    relink(frozen)
+    sites = list(sites)
+    shared = {site.leader for site in sites if site.leader != site.name}
+    scalings: dict[str, nn.Module] = {}
+    for site in sites:
+        proxies: list[Any] = [frozen.get_submodule(name) for name in site.proxy_names]
+        quantizer: Any = tensor_quantizer(proxies[0])
+        bits = allocation[site.name]
+        for proxy in proxies:
+            del proxy.init_tensor_quant
+        if isinstance(quantizer, LearnedClippingQuantizer):
+            _bake_normalization(quantizer, proxies)
+            overrides = _plain_settings(quantizer, bits)
+            if site.leader in shared:
+                # One scale for several quantizers: they hold the same module, as Brevitas does it.
+                scaling = ParameterScaling(scaling_init=overrides["scaling_init"])
+                overrides["scaling_impl"] = scalings.setdefault(site.leader, scaling)
+            _rebuild(proxies, overrides, site.device)
+        else:
+            _fix_width(proxies, quantizer, bits)
+    for module in frozen.modules():
+        if isinstance(module, QuantRecurrentLayerMixin):
+            module._fast_cell = None  # holds the quantizers that were replaced
+    return frozen
+
+
+def apply_allocation(model: nn.Module, allocation: Mapping[str, int]) -> nn.Module:
+    """A plain Brevitas copy of a user's model with the widths of an allocation.
+
+    The copy has the structure of a frozen model: it loads the state dict of one. Its scales start
+    from those of ``model``.
+
+    Example:
+        >>> fresh = apply_allocation(make_model(), BitAllocation.load("allocation.json"))  # doctest: +SKIP
+        >>> fresh.load_state_dict(torch.load("weights.pt", weights_only=True))  # doctest: +SKIP
+
+    Args:
+        model: A Brevitas model like the one that the allocation was found for.
+        allocation: Width per quantizer name.
+
+    Raises:
+        AllocationError: If the allocation does not name the model's quantizers, or a width is below
+            what a quantizer can take.
+    """
+    checked = BitAllocation(allocation)
+    converted = copy.deepcopy(model)
+    relink(converted)
+    conversion = convert(converted)
+    checked.require_names(conversion.sites)
+    for site in conversion.sites.values():
+        site.require_width(checked[site.name])
+    return frozen_copy(converted, conversion.sites.values(), checked)
+
+
+def relink(model: nn.Module) -> None:
+    """Point the injectors of a copied Brevitas model at the copy's own modules.
+
+    Brevitas keeps references to layers inside injector classes, which ``copy.deepcopy`` does not
+    follow.
+    """
+    for _, proxy in named_proxies(model):
+        if proxy.tracked_module_list:
+            proxy.update_tracked_modules()
+
+
+def _plain_settings(quantizer: LearnedClippingQuantizer, bits: int) -> dict[str, Any]:
+    integers = quantizer.integers
+    bipolar = integers.is_bipolar(bits)
+    clipping = quantizer.clipping(bits).detach().clone()
+    return {
+        "tensor_quant": BinaryQuant if bipolar else RescalingIntQuant,
+        "int_quant": IntQuant,
+        "scaling_impl": ParameterScaling,
+        "scaling_init": clipping,
+        "scaling_shape": SCALAR_SHAPE if clipping.dim() == 0 else tuple(clipping.shape),
+        "scaling_min_val": None,
+        "restrict_scaling_impl": FloatRestrictValue,
+        "restrict_threshold_impl": FloatRestrictValue,
+        "restrict_scale_threshold_impl": FloatRestrictValue,
+        "int_scaling_impl": IntScaling(
+            signed=integers.scale_signed, narrow_range=integers.scale_narrow_range and bits > 1
+        ),
+        "zero_point_impl": ZeroZeroPoint,
+        "bit_width_impl": BitWidthConst,
+        "bit_width": bits,
+        "float_to_int_impl": RoundSte,
+        "tensor_clamp_impl": TensorClamp,
+        "signed": integers.signed,
+        "narrow_range": bipolar or (integers.narrow_range and bits > 1),
+        "quant_delay_steps": 0,
+    }
+
+
+def _rebuild(proxies: list[Any], overrides: dict[str, Any], device: torch.device) -> None:
+    for proxy in proxies:
+        training = proxy.training
+        proxy.quant_injector = proxy.quant_injector.let(**overrides)
+        proxy.init_tensor_quant()
+        proxy.to(device).train(training)
+        overrides = {**overrides, "tensor_quant": tensor_quantizer(proxies[0])}
+
+
+def _fix_width(proxies: list[Any], quantizer: Any, bits: int) -> None:
+    replace_width(quantizer, BitWidthConst(bits).to(quantizer.msb_clamp_bit_width_impl._widths.device))
+    overrides: dict[str, Any] = {"bit_width_impl": BitWidthConst, "bit_width": bits}
+    if len(proxies) > 1:
+        overrides["tensor_quant"] = quantizer
+    for proxy in proxies:
+        proxy.quant_injector = proxy.quant_injector.let(**overrides)
+
+
+@torch.no_grad()
+def _bake_normalization(quantizer: LearnedClippingQuantizer, proxies: list[Any]) -> None:
+    if not quantizer.normalize:
+        return
+    layers = {id(layer): layer for proxy in proxies for layer in proxy.tracked_module_list}
+    for layer in layers.values():
+        layer.weight.copy_(normalize_weight(layer.weight))

@@ -1,0 +1,228 @@
+"""A Brevitas model whose bit widths are settings."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from gfb_brevitas.adapters.calibration import calibrate
+from gfb_brevitas.adapters.conversion import Conversion, convert, share_scale
+from gfb_brevitas.adapters.eligibility import named_proxies, tensor_quantizer
+from gfb_brevitas.adapters.freezing import frozen_copy, relink
+from gfb_brevitas.adapters.profiling import make_profile
+from gfb_brevitas.adapters.tracing import ExampleInputs, Trace, batch_size_of, trace
+from gfb_brevitas.allocation import MAX_BITS, BitAllocation
+from gfb_brevitas.errors import ConfigurationError, NothingSearchableError
+from gfb_brevitas.profile import ModelProfile
+from gfb_brevitas.quant import Clipping, ClippingKind
+from gfb_brevitas.rules import Rule
+from gfb_brevitas.space import SearchSpace
+
+
+def make_searchable(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    bits: tuple[int, int] = (1, 8),
+    rules: Sequence[Rule] = (),
+    clipping: ClippingKind = "linear",
+    weight_normalization: bool = False,
+    batch_size: int | None = None,
+) -> SearchableModel:
+    """Make every quantizer's bit width of a Brevitas model a search parameter.
+
+    The user's model is left as it is; the result works on a copy.
+
+    Example:
+        >>> searchable = make_searchable(model, torch.randn(1, 1, 28, 28))  # doctest: +SKIP
+        >>> searchable.set_allocation(searchable.space.uniform(3))  # doctest: +SKIP
+
+    Args:
+        model: A Brevitas model. For a float model see
+            :func:`~gfb_brevitas.adapters.float_model.quantize_float_model`.
+        example_inputs: One batch: a tensor, a tuple of positional or a mapping of keyword arguments.
+        bits: Smallest and largest width in bits (the paper: 1 to 8, or 1 to 12).
+        rules: Ranges, fixed widths and ties by name, see :mod:`gfb_brevitas.rules`.
+        clipping: How learned clipping values depend on the width: ``"linear"`` (a0 + a1 * b),
+            ``"constant"`` or ``"per_bit"``.
+        weight_normalization: Quantize (w - mean) / std instead of w (the recipe of APoT). Changes
+            what the model computes; meant for layers that a BatchNorm follows.
+        batch_size: Samples in ``example_inputs``; by default the first dimension of its first tensor.
+
+    Returns:
+        The searchable model.
+
+    Raises:
+        NothingSearchableError: If no quantizer can be searched; lists why.
+        UntraceableModelError: If the model fails on ``example_inputs``.
+        ConfigurationError: If a setting or rule is not valid.
+    """
+    _check_bits(bits)
+    if batch_size is not None and batch_size < 1:
+        raise ConfigurationError(f"batch_size must be at least 1; got {batch_size}.")
+    samples = batch_size_of(example_inputs) if batch_size is None else batch_size
+    converted = copy.deepcopy(model)
+    relink(converted)
+    conversion = convert(
+        converted, clipping=clipping, weight_normalization=weight_normalization, max_bits=bits[1]
+    )
+    if not conversion.sites:
+        raise NothingSearchableError(_nothing_searchable(model, conversion))
+    seen = _trace(converted, example_inputs, conversion)
+    profile = make_profile(converted, conversion, seen, samples, bits)
+    return SearchableModel(converted, conversion, profile, SearchSpace(profile, rules))
+
+
+class SearchableModel(nn.Module):
+    """Behaves like the user's model at the bit widths of :attr:`allocation`.
+
+    Made by :func:`make_searchable`.
+
+    Attributes:
+        model: The Brevitas model with searchable quantizers inside.
+        profile: What is known about its quantizers.
+        space: The search space.
+    """
+
+    def __init__(
+        self, model: nn.Module, conversion: Conversion, profile: ModelProfile, space: SearchSpace
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.profile = profile
+        self.space = space
+        self._sites = [conversion.sites[name] for name in profile.names]
+        start = {info.name: info.initial_bits for info in profile}
+        self.set_bits(space.nearest([start[name] for name in profile.names]))
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the user's model."""
+        return self.model(*args, **kwargs)
+
+    @property
+    def allocation(self) -> BitAllocation:
+        """The bit widths in force."""
+        return BitAllocation({site.name: site.width.bits for site in self._sites})
+
+    def set_allocation(self, allocation: Mapping[str, int]) -> None:
+        """Change the bit widths, in place; nothing else of the model changes.
+
+        Raises:
+            AllocationError: If names or widths do not fit the search space; nothing has changed then.
+        """
+        checked = self.space.check(allocation)
+        self.set_bits([checked[site.name] for site in self._sites])
+
+    def set_bits(self, bits: Sequence[int]) -> None:
+        """Change the bit widths without checks: one row of a bit matrix, in profile order."""
+        for site, width in zip(self._sites, bits, strict=True):
+            site.width.bits = int(width)
+
+    @contextmanager
+    def using(self, allocation: Mapping[str, int]) -> Iterator[SearchableModel]:
+        """A ``with`` block at other bit widths; the old ones are back after it."""
+        before = [site.width.bits for site in self._sites]
+        self.set_allocation(allocation)
+        try:
+            yield self
+        finally:
+            self.set_bits(before)
+
+    def calibrate(self, batches: Iterable[Any], forward: Callable[[Any], Any] | None = None) -> None:
+        """Start all clipping values at their MSE-optimal values.
+
+        Args:
+            batches: A few batches of training data.
+            forward: Runs this model on a batch. By default the batch itself is the input, or its first
+                element when it is a tuple or list.
+
+        Raises:
+            EmptyDataError: If there is no batch.
+            CalibrationError: If a quantizer sees NaN or infinite values.
+        """
+        widths = {
+            name: range(c.min_bits, c.max_bits + 1) for c in self.space.coordinates for name in c.quantizers
+        }
+        calibrate(self.model, self._sites, widths, batches, forward or self._forward_first)
+
+    def clipping_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the learned clipping values."""
+        clippings = (module for module in self.modules() if isinstance(module, Clipping))
+        return list({id(p): p for module in clippings for p in module.parameters()}.values())
+
+    def weight_parameters(self) -> list[nn.Parameter]:
+        """All parameters that are not clipping values."""
+        clipping = {id(p) for p in self.clipping_parameters()}
+        return [p for p in self.parameters() if id(p) not in clipping]
+
+    def clipping_values(self) -> dict[str, dict[int, torch.Tensor]]:
+        """a(b) of every learned quantizer, per width of its range (detached)."""
+        return {
+            site.name: {
+                bits: site.learned.clipping(bits).detach() for bits in range(info.min_bits, info.max_bits + 1)
+            }
+            for site, info in zip(self._sites, self.profile, strict=True)
+            if site.learned is not None
+        }
+
+    def freeze(self, allocation: Mapping[str, int] | None = None) -> nn.Module:
+        """A plain Brevitas copy at fixed bit widths, with no class of this package inside.
+
+        Args:
+            allocation: Widths to freeze at; by default those in force.
+
+        Returns:
+            A model that computes the same as this one, trains on with Brevitas alone, saves and
+            loads its state dict, and exports.
+
+        Raises:
+            AllocationError: If ``allocation`` does not fit.
+        """
+        chosen = self.allocation if allocation is None else self.space.check(allocation)
+        return frozen_copy(self.model, self._sites, chosen)
+
+    def _forward_first(self, batch: Any) -> Any:
+        inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
+        parameter = next(self.parameters(), None)
+        if isinstance(inputs, torch.Tensor) and parameter is not None:
+            inputs = inputs.to(parameter.device)
+        return self.model(**inputs) if isinstance(inputs, Mapping) else self.model(inputs)
+
+
+def _trace(model: nn.Module, example_inputs: ExampleInputs, conversion: Conversion) -> Trace:
+    searched = {site.quantizer: site.name for site in conversion.sites.values()}
+    refused = {item.name for item in conversion.refused}
+    others = [tensor_quantizer(p) for name, p in named_proxies(model) if name in refused]
+    seen = trace(model, example_inputs, searched, [m for m in others if isinstance(m, nn.Module)])
+    for first, second in seen.meetings:
+        if conversion.sites[first].leader != conversion.sites[second].leader:
+            _join(conversion, first, second)
+    return seen
+
+
+def _join(conversion: Conversion, first: str, second: str) -> None:
+    leader = conversion.sites[first]
+    moved = conversion.sites[second].leader
+    for site in conversion.sites.values():
+        if site.leader == moved:
+            share_scale(leader, site)
+
+
+def _check_bits(bits: tuple[int, int]) -> None:
+    if len(bits) != 2 or not 1 <= bits[0] <= bits[1] <= MAX_BITS:
+        raise ConfigurationError(f"bits must be (smallest, largest) from 1 to {MAX_BITS}; got {bits!r}.")
+
+
+def _nothing_searchable(model: nn.Module, conversion: Conversion) -> str:
+    if not conversion.refused:
+        return (
+            f"{type(model).__name__} holds no Brevitas quantizer. Build it from brevitas.nn layers, or turn a "
+            "float model into one with gfb_brevitas.quantize_float_model(model, example_inputs)."
+        )
+    listed = "; ".join(f"{item.name}: {item.reason}" for item in conversion.refused)
+    return f"No quantizer of {type(model).__name__} can be searched. {listed}."

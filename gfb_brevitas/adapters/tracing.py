@@ -1,0 +1,292 @@
+"""What a model's quantizers feed: one forward pass in which values carry where they came from.
+
+Every quantizer marks its output. Operations that only move values (reshape, permute, pooling by
+maximum, concatenation, ...) pass the mark on, all others drop it. Where two marked or unmarked
+tensors meet in a matrix product or convolution, its multiply-accumulates are noted with the marks of
+both sides. That needs no knowledge of layer types: it holds for attention, recurrent cells, tied
+weights and functional code alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import torch
+from brevitas.quant_tensor import IntQuantTensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+from torch.utils.weak import WeakIdKeyDictionary
+
+from gfb_brevitas.errors import ConfigurationError, UntraceableModelError
+from gfb_brevitas.profile import FLOAT_BITS, Operand, Product
+
+ExampleInputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
+
+aten = torch.ops.aten
+_MOVES_VALUES = {
+    getattr(aten, name)
+    for name in (
+        "view _unsafe_view reshape permute transpose t expand slice select unbind split split_with_sizes "
+        "chunk squeeze unsqueeze clone contiguous detach alias cat stack index_select index gather embedding "
+        "max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool1d "
+        "adaptive_max_pool2d adaptive_max_pool3d constant_pad_nd reflection_pad1d reflection_pad2d "
+        "replication_pad1d replication_pad2d relu neg abs roll flip repeat upsample_nearest1d "
+        "upsample_nearest2d upsample_nearest3d pixel_shuffle _to_copy _reshape_alias movedim masked_fill where"
+    ).split()
+    if hasattr(aten, name)
+}
+_PRODUCT_OPERANDS = {aten.mm: (0, 1), aten.addmm: (1, 2), aten.bmm: (0, 1), aten.baddbmm: (1, 2)}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where a tensor's values come from: quantizer names, or the width of an unsearched quantizer."""
+
+    names: tuple[str, ...] = ()
+    constant_bits: float = FLOAT_BITS
+
+    def join(self, other: Mark) -> Mark:
+        """The mark of values that come from both."""
+        names = tuple(dict.fromkeys((*self.names, *other.names)))
+        widths = [m.constant_bits for m in (self, other) if not m.names]
+        return Mark(names, max(widths) if widths else FLOAT_BITS)
+
+    def operand(self) -> Operand:
+        """The mark as one side of a product."""
+        return Operand(quantizers=self.names, constant_bits=self.constant_bits)
+
+
+@dataclass
+class Trace:
+    """What one forward pass showed.
+
+    Attributes:
+        order: Quantizer names in the order of their first call.
+        elements: Elements that each quantizer put out, summed over its calls (whole batch).
+        largest_call: Elements of the largest single call (whole batch).
+        products: Layer name, multiply-accumulates (whole batch) and the two marks.
+        meetings: Pairs of quantizers whose outputs were added or concatenated as quant tensors.
+    """
+
+    order: list[str] = field(default_factory=list)
+    elements: dict[str, int] = field(default_factory=dict)
+    largest_call: dict[str, int] = field(default_factory=dict)
+    products: list[tuple[str, int, Mark, Mark]] = field(default_factory=list)
+    meetings: list[tuple[str, str]] = field(default_factory=list)
+
+    def profile_products(self, batch_size: int) -> tuple[Product, ...]:
+        """The products, per sample."""
+        return tuple(
+            Product(layer=layer, macs=round(macs / batch_size), left=left.operand(), right=right.operand())
+            for layer, macs, left, right in self.products
+        )
+
+
+def trace(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    searched: Mapping[nn.Module, str],
+    unsearched: Sequence[nn.Module],
+) -> Trace:
+    """Run ``model`` once in evaluation mode and note what its quantizers feed.
+
+    Args:
+        model: The model; its training flags are restored.
+        example_inputs: One batch: a tensor, a tuple of positional or a mapping of keyword arguments.
+        searched: Quantizer modules and their names.
+        unsearched: Other quantizer modules, whose width is taken from what they return.
+
+    Raises:
+        UntraceableModelError: If the forward pass fails, with its cause.
+    """
+    recorder = _Recorder()
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(_hooks(model, recorder, searched, unsearched))
+            stack.enter_context(_noting_meetings(recorder))
+            stack.enter_context(recorder)
+            run(model, example_inputs)
+    except (ConfigurationError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise UntraceableModelError(
+            f"The model failed on the example inputs: {type(error).__name__}: {error}. "
+            "Pass example_inputs that its forward accepts: a tensor, a tuple of positional arguments, "
+            "or a mapping of keyword arguments."
+        ) from error
+    finally:
+        for module, training in flags:
+            module.training = training
+    return recorder.trace
+
+
+def run(model: nn.Module, inputs: ExampleInputs) -> Any:
+    """Call ``model`` on example inputs of any of the three forms."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    if isinstance(inputs, tuple) and not hasattr(inputs, "_fields"):
+        return model(*inputs)
+    return model(inputs)
+
+
+def batch_size_of(inputs: ExampleInputs) -> int:
+    """Length of the first dimension of the first tensor in ``inputs``.
+
+    Raises:
+        UntraceableModelError: If there is no tensor with a first dimension.
+    """
+    if isinstance(inputs, Tensor):
+        candidates: list[Any] = [inputs]
+    else:
+        candidates = list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs)
+    for value in candidates:
+        if isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] > 0:
+            return int(value.shape[0])
+    raise UntraceableModelError(
+        "example_inputs hold no tensor with a batch dimension (or an empty one); "
+        "pass a batch of at least one sample, and batch_size=1 for models without one."
+    )
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.trace = Trace()
+        self.layers: list[str] = []
+        self._marks: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+    def mark_of(self, tensor: Any) -> Mark:
+        mark: Mark = self._marks.get(tensor, Mark()) if isinstance(tensor, Tensor) else Mark()
+        return mark
+
+    def on_quantized(self, name: str, values: Tensor) -> None:
+        if values.dim() == 0:
+            return  # Brevitas probes quantizers with a scalar to read their scale
+        trace = self.trace
+        if name not in trace.elements:
+            trace.order.append(name)
+        trace.elements[name] = trace.elements.get(name, 0) + values.numel()
+        trace.largest_call[name] = max(trace.largest_call.get(name, 0), values.numel())
+        self._marks[values] = Mark((name,))
+
+    def on_unsearched(self, values: Tensor, bits: float) -> None:
+        self._marks[values] = Mark((), bits)
+
+    def on_meeting(self, one: IntQuantTensor, other: IntQuantTensor) -> bool:
+        left, right = self.mark_of(one.value), self.mark_of(other.value)
+        self.trace.meetings.extend((a, b) for a, b in product(left.names, right.names) if a != b)
+        return True
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        packet = func._overloadpacket
+        if packet in _MOVES_VALUES:
+            self._pass_on(args, out)
+        elif packet in flop_registry:
+            self._note_product(packet, args, kwargs, out)
+        return out
+
+    def _pass_on(self, args: tuple[Any, ...], out: Any) -> None:
+        sources = [t for t in _tensors(args) if t.is_floating_point()]
+        if not any(t in self._marks for t in sources):
+            return
+        marks = [self.mark_of(t) for t in sources if t.dim() > 0]
+        joined = marks[0]
+        for mark in marks[1:]:
+            joined = joined.join(mark)
+        if all(t in self._marks for t in sources if t.dim() > 0):
+            for tensor in _tensors(out if isinstance(out, (tuple, list)) else (out,)):
+                if tensor.is_floating_point():
+                    self._marks[tensor] = joined
+
+    def _note_product(self, packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        count: Callable[..., int] = flop_registry[packet]
+        macs = int(count(*args, **kwargs, out_val=out)) // 2
+        left, right = _PRODUCT_OPERANDS.get(packet, (0, 1))
+        layer = self.layers[-1] if self.layers else ""
+        self.trace.products.append((layer, macs, self.mark_of(args[left]), self.mark_of(args[right])))
+
+
+def _tensors(values: Sequence[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
+
+
+@contextmanager
+def _hooks(
+    model: nn.Module, recorder: _Recorder, searched: Mapping[nn.Module, str], unsearched: Sequence[nn.Module]
+) -> Iterator[None]:
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(_enter(recorder, name)))
+        handles.append(module.register_forward_hook(_leave(recorder), always_call=True))
+    for quantizer, name in searched.items():
+        handles.append(quantizer.register_forward_hook(_quantized(recorder, name)))
+    for quantizer in unsearched:
+        handles.append(quantizer.register_forward_hook(_unsearched(recorder)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _noting_meetings(recorder: _Recorder) -> Iterator[None]:
+    # Brevitas compares scales and widths where quant tensors are added or concatenated. Here they may
+    # still differ: that they meet is what the trace is to find out.
+    def note(one: IntQuantTensor, other: IntQuantTensor) -> bool:
+        return recorder.on_meeting(one, other)
+
+    checks = ("check_scaling_factors_same", "check_bit_width_same")
+    for check in checks:
+        setattr(IntQuantTensor, check, note)
+    try:
+        yield
+    finally:
+        for check in checks:
+            delattr(IntQuantTensor, check)
+
+
+def _enter(recorder: _Recorder, name: str) -> Callable[..., None]:
+    def hook(module: nn.Module, args: Any) -> None:
+        recorder.layers.append(name)
+
+    return hook
+
+
+def _leave(recorder: _Recorder) -> Callable[..., None]:
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        recorder.layers.pop()
+
+    return hook
+
+
+def _quantized(recorder: _Recorder, name: str) -> Callable[..., None]:
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        recorder.on_quantized(name, output[0])
+
+    return hook
+
+
+def _unsearched(recorder: _Recorder) -> Callable[..., None]:
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        width = output[3] if isinstance(output, tuple) and len(output) == 4 else None
+        if isinstance(width, Tensor) and width.numel() == 1:
+            recorder.on_unsearched(output[0], float(width))
+
+    return hook

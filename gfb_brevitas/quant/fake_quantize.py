@@ -1,0 +1,72 @@
+"""Uniform fake quantization with a clipping value that is learned.
+
+The forward pass does the operations of Brevitas' integer quantizer in the same order, so that a
+frozen model computes the same numbers bit for bit. The backward pass is straight-through inside the
+clipping range, with the gradient of PACT and APoT for the clipping value (GradFreeBits section 2.1,
+doi:10.3390/s22249772, quotes both).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gfb_brevitas.quant.integers import IntegerFormat
+
+
+def fake_quantize(x: Tensor, clipping: Tensor, bits: int, integers: IntegerFormat) -> tuple[Tensor, Tensor]:
+    """Quantize ``x`` and return it dequantized, with its scale.
+
+    With s = a / threshold, x_q = s * clamp(round(x / s), smallest, largest); one signed bit is
+    x_q = a * sign(x) with sign(0) = +1. Gradients: dx_q/dx is 1 inside the clipping range and 0
+    outside; dx_q/da is (x_q - x) / a inside and x_q / a (the sign, at full range) outside.
+
+    Args:
+        x: Any shape.
+        clipping: The clipping value a > 0; a scalar or a shape that broadcasts to that of ``x``.
+        bits: Bit width, at least 1.
+        integers: The integer range.
+
+    Returns:
+        The quantized values, shape of ``x``, and the scale, shape of ``clipping``.
+    """
+    threshold = integers.threshold(bits)
+    quantized: Tensor = _FakeQuantize.apply(  # type: ignore[no-untyped-call]
+        x,
+        clipping,
+        threshold,
+        integers.smallest(bits),
+        integers.largest(bits),
+        integers.is_bipolar(bits),
+    )
+    return quantized, clipping / threshold
+
+
+class _FakeQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, clipping: Tensor, threshold: int, smallest: int, largest: int, bipolar: bool
+    ) -> Tensor:
+        scale = clipping / threshold
+        if bipolar:
+            quantized = torch.where(x >= 0, scale, -scale)
+        else:
+            quantized = x.div(scale).round_().clamp_(smallest, largest).mul_(scale)
+        ctx.save_for_backward(x, clipping, quantized)
+        ctx.range = (smallest / threshold, largest / threshold)
+        return quantized
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        x, clipping, quantized = ctx.saved_tensors
+        low, high = ctx.range
+        inside = (x >= low * clipping) & (x <= high * clipping)
+        to_x = gradient * inside if ctx.needs_input_grad[0] else None
+        to_clipping = None
+        if ctx.needs_input_grad[1]:
+            per_element = gradient * (quantized - x * inside) / clipping
+            to_clipping = per_element.sum_to_size(clipping.shape)
+        return to_x, to_clipping, None, None, None, None
