@@ -1,7 +1,10 @@
 """Between Brevitas models and the search: discover, make searchable, freeze back."""
 
+from gfb_brevitas.adapters import brevitas_fixes
 from gfb_brevitas.adapters.float_model import quantize_float_model
 from gfb_brevitas.adapters.freezing import apply_allocation
 from gfb_brevitas.adapters.searchable import SearchableModel, make_searchable
 
 __all__ = ["SearchableModel", "apply_allocation", "make_searchable", "quantize_float_model"]
+
+brevitas_fixes.restore_quant_cat()

@@ -43,26 +43,27 @@ def calibrate(
         CalibrationError: If a quantizer sees NaN or infinite values.
     """
     sites = list(sites)
-    _fit(model, [s for s in sites if s.kind == "weight"], widths, _weight_samples)
+    weights = [s for s in sites if s.kind == "weight"]
+    _fit(weights, widths, lambda site: _weight_samples(model, site))
     activations = [s for s in sites if s.kind == "activation"]
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with _collecting(model, activations):
+        with _collecting(activations):
             seen = 0
             for batch in batches:
                 forward(batch)
                 seen += 1
             if seen == 0:
                 raise EmptyDataError("Calibration needs at least one batch; the iterable yielded none.")
-            _fit(model, activations, widths, _activation_samples)
+            _fit(activations, widths, _activation_samples)
     finally:
         for module, training in flags:
             module.training = training
 
 
 @contextmanager
-def _collecting(model: nn.Module, activations: list[Site]) -> Iterator[None]:
+def _collecting(activations: list[Site]) -> Iterator[None]:
     for site in activations:
         if site.learned is not None:
             site.learned.sampler = ValueSampler(site.channel_dim)
@@ -85,19 +86,14 @@ def _end_statistics(module: nn.Module) -> None:
             getattr(module, finish)()
 
 
-def _fit(
-    model: nn.Module,
-    sites: list[Site],
-    widths: dict[str, range],
-    samples_of: Callable[[nn.Module, Site], Samples | None],
-) -> None:
+def _fit(sites: list[Site], widths: dict[str, range], samples_of: Callable[[Site], Samples | None]) -> None:
     groups: dict[int, list[Site]] = {}
     for site in sites:
         if site.learned is not None:
             groups.setdefault(id(site.learned.clipping), []).append(site)
     for members in groups.values():
         try:
-            samples = [s for s in (samples_of(model, site) for site in members) if s is not None]
+            samples = [s for s in (samples_of(site) for site in members) if s is not None]
             if samples:
                 _fit_clipping(members, samples, widths[members[0].name])
         except CalibrationError as error:
@@ -106,7 +102,8 @@ def _fit(
 
 def _fit_clipping(members: list[Site], samples: list[Samples], widths: range) -> None:
     quantizer = members[0].learned
-    assert quantizer is not None
+    if quantizer is None:
+        return
     clipping: Clipping = quantizer.clipping
     like = clipping(members[0].width.bits)
     targets: dict[int, Tensor] = {
@@ -115,19 +112,18 @@ def _fit_clipping(members: list[Site], samples: list[Samples], widths: range) ->
     clipping.fit(targets)
 
 
-def _activation_samples(model: nn.Module, site: Site) -> Samples | None:
-    assert site.learned is not None and site.learned.sampler is not None
-    if len(site.learned.sampler) == 0:
+def _activation_samples(site: Site) -> Samples | None:
+    quantizer = site.learned
+    if quantizer is None or quantizer.sampler is None or len(quantizer.sampler) == 0:
         return None  # not reached by these inputs; it keeps the range it has
-    return Samples(values=site.learned.sampler.values(), integers=site.learned.integers)
+    return Samples(values=quantizer.sampler.values(), integers=quantizer.integers)
 
 
-def _weight_samples(model: nn.Module, site: Site) -> Samples:
-    assert site.learned is not None
+def _weight_samples(model: nn.Module, site: Site) -> Samples | None:
+    if site.learned is None:
+        return None
     sampler = ValueSampler(site.channel_dim, per_call=_WEIGHT_SAMPLE, capacity=1 << 62)
     for layer in site.tracked_layers(model):
         weight = layer.weight.detach()
         sampler.add(normalize_weight(weight) if site.learned.normalize else weight)
     return Samples(values=sampler.values(), integers=site.learned.integers)
-
-

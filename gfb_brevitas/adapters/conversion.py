@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
-from brevitas.core.scaling import IntScaling
+from brevitas.core.scaling import IntScaling, ScalingPerOutputType
+from brevitas.proxy.parameter_quant import WeightQuantProxyFromInjectorBase
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 from torch import Tensor, nn
@@ -71,7 +72,8 @@ class Site:
     @property
     def device(self) -> torch.device:
         """Where the quantizer is."""
-        return self.width().device
+        device: torch.device = self.width().device
+        return device
 
     def tracked_layers(self, model: nn.Module) -> list[Any]:
         """The layers of ``model`` whose weights the quantizer quantizes, each once."""
@@ -158,9 +160,8 @@ def share_scale(first: Site, second: Site) -> None:
 
 
 def _make_site(name: str, proxy: QuantProxyFromInjector, native: Any, sharing: Site | None) -> Site:
-    scale, initial_bits = _scale_and_bits(proxy)
-    channels = [d for d, n in enumerate(scale.shape) if n > 1]
-    width = RuntimeBitWidth(initial_bits).to(scale.device)
+    initial_bits = round(float(native.msb_clamp_bit_width_impl()))
+    width = RuntimeBitWidth(initial_bits).to(native.msb_clamp_bit_width_impl().device)
     replace_width(native, width)
     return Site(
         name=name,
@@ -170,7 +171,7 @@ def _make_site(name: str, proxy: QuantProxyFromInjector, native: Any, sharing: S
         quantizer=native,
         initial_bits=initial_bits,
         integers=_integer_format(proxy, native),
-        channel_dim=channels[0] if channels else None,
+        channel_dim=_channel_dim(proxy),
         leader=name if sharing is None else sharing.leader,
     )
 
@@ -183,8 +184,9 @@ def _learn_clipping(
     normalize: bool,
     shared: LearnedClippingQuantizer | None,
 ) -> None:
-    scale, bits = _scale_and_bits(proxy)
-    start = scale.detach() * site.integers.threshold(bits)
+    native: Any = site.quantizer
+    scale, bits = _initial_scale(proxy, native), site.initial_bits
+    start = scale * site.integers.threshold(bits)
     largest = max(max_bits, bits)
     form: Clipping = make_clipping(kind, start, largest) if shared is None else shared.clipping
     quantizer = LearnedClippingQuantizer(form, site.integers, bits, normalize=normalize)
@@ -193,21 +195,27 @@ def _learn_clipping(
 
 
 @torch.no_grad()
-def _scale_and_bits(proxy: Any) -> tuple[Tensor, int]:
-    training = proxy.training
-    proxy.eval()
+def _initial_scale(proxy: Any, native: Any) -> Tensor:
+    """The scale in evaluation mode; a scalar or one per channel."""
+    training = native.training
+    native.eval()
     try:
-        if isinstance(proxy, ActQuantProxyFromInjectorBase):
-            native: Any = tensor_quantizer(proxy)
-            probe = proxy._zero_hw_sentinel()
-            bits = native.msb_clamp_bit_width_impl()
-            scale = native.scaling_impl(probe, native.int_scaling_impl(bits))
-        else:
-            quantized = proxy.tracked_module_list[0].quant_weight()
-            scale, bits = quantized.scale, quantized.bit_width
+        is_weight = isinstance(proxy, WeightQuantProxyFromInjectorBase)
+        probe = proxy.tracked_module_list[0].weight if is_weight else proxy._zero_hw_sentinel()
+        threshold = native.int_scaling_impl(native.msb_clamp_bit_width_impl())
+        scale: Tensor = native.scaling_impl(probe, threshold)
     finally:
-        proxy.train(training)
-    return scale.detach().clone(), round(float(bits))
+        native.train(training)
+    return scale.detach().clone()
+
+
+def _channel_dim(proxy: Any) -> int | None:
+    injector = proxy.quant_injector
+    if getattr(injector, "scaling_per_output", None) != ScalingPerOutputType.CHANNEL:
+        return None
+    if isinstance(proxy, WeightQuantProxyFromInjectorBase):
+        return int(proxy.tracked_module_list[0].output_channel_dim)
+    return next((d for d, n in enumerate(injector.per_channel_broadcastable_shape) if n > 1), 1)
 
 
 def _integer_format(proxy: Any, native: Any) -> IntegerFormat:

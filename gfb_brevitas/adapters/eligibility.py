@@ -54,8 +54,8 @@ def tensor_quantizer(proxy: QuantProxyFromInjector) -> nn.Module:
     if isinstance(proxy, ActQuantProxyFromInjectorBase):
         quantizer: nn.Module = proxy.fused_activation_quant_proxy.tensor_quant
         return quantizer
-    quantizer = proxy.tensor_quant
-    return quantizer
+    other: nn.Module = proxy.tensor_quant
+    return other
 
 
 def classify(proxy: QuantProxyFromInjector) -> Scheme | Refusal:
@@ -104,6 +104,7 @@ def _is_plain(proxy: QuantProxyFromInjector, quantizer: Any) -> bool:
         and type(quantizer.int_scaling_impl) is IntScaling
         and not isinstance(quantizer.scaling_impl, ConstScaling)
         and not any(
-            isinstance(m, (PowerOfTwoRestrictValue, QuantRestrictValue)) for m in quantizer.scaling_impl.modules()
+            isinstance(m, (PowerOfTwoRestrictValue, QuantRestrictValue))
+            for m in quantizer.scaling_impl.modules()
         )
     )

@@ -39,7 +39,9 @@ def make_profile(
                 feeds[name].append(product.layer)
     unreached = [name for name in conversion.sites if name not in trace.elements]
     infos = tuple(
-        _describe(model, conversion.sites[name], trace, batch_size, bits, macs.get(name, 0), feeds.get(name, []))
+        _describe(
+            model, conversion.sites[name], trace, batch_size, bits, macs.get(name, 0), feeds.get(name, [])
+        )
         for name in (*trace.order, *unreached)
     )
     return ModelProfile(

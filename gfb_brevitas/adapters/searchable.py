@@ -73,7 +73,7 @@ def make_searchable(
     )
     if not conversion.sites:
         raise NothingSearchableError(_nothing_searchable(model, conversion))
-    seen = _trace(converted, example_inputs, conversion)
+    seen = _trace_and_tie(converted, example_inputs, conversion)
     profile = make_profile(converted, conversion, seen, samples, bits)
     return SearchableModel(converted, conversion, profile, SearchSpace(profile, rules))
 
@@ -118,7 +118,7 @@ class SearchableModel(nn.Module):
         checked = self.space.check(allocation)
         self.set_bits([checked[site.name] for site in self._sites])
 
-    def set_bits(self, bits: Sequence[int]) -> None:
+    def set_bits(self, bits: Iterable[int]) -> None:
         """Change the bit widths without checks: one row of a bit matrix, in profile order."""
         for site, width in zip(self._sites, bits, strict=True):
             site.width.bits = int(width)
@@ -194,11 +194,11 @@ class SearchableModel(nn.Module):
         return self.model(**inputs) if isinstance(inputs, Mapping) else self.model(inputs)
 
 
-def _trace(model: nn.Module, example_inputs: ExampleInputs, conversion: Conversion) -> Trace:
+def _trace_and_tie(model: nn.Module, example_inputs: ExampleInputs, conversion: Conversion) -> Trace:
     searched = {site.quantizer: site.name for site in conversion.sites.values()}
     refused = {item.name for item in conversion.refused}
     others = [tensor_quantizer(p) for name, p in named_proxies(model) if name in refused]
-    seen = trace(model, example_inputs, searched, [m for m in others if isinstance(m, nn.Module)])
+    seen = trace(model, example_inputs, searched, others)
     for first, second in seen.meetings:
         if conversion.sites[first].leader != conversion.sites[second].leader:
             _join(conversion, first, second)
@@ -214,15 +214,15 @@ def _join(conversion: Conversion, first: str, second: str) -> None:
 
 
 def _check_bits(bits: tuple[int, int]) -> None:
-    if len(bits) != 2 or not 1 <= bits[0] <= bits[1] <= MAX_BITS:
+    if not 1 <= bits[0] <= bits[1] <= MAX_BITS:
         raise ConfigurationError(f"bits must be (smallest, largest) from 1 to {MAX_BITS}; got {bits!r}.")
 
 
 def _nothing_searchable(model: nn.Module, conversion: Conversion) -> str:
     if not conversion.refused:
         return (
-            f"{type(model).__name__} holds no Brevitas quantizer. Build it from brevitas.nn layers, or turn a "
-            "float model into one with gfb_brevitas.quantize_float_model(model, example_inputs)."
+            f"{type(model).__name__} holds no Brevitas quantizer. Build it from brevitas.nn layers, or turn "
+            "a float model into one with gfb_brevitas.quantize_float_model(model, example_inputs)."
         )
     listed = "; ".join(f"{item.name}: {item.reason}" for item in conversion.refused)
     return f"No quantizer of {type(model).__name__} can be searched. {listed}."

@@ -30,14 +30,59 @@ ExampleInputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
 aten = torch.ops.aten
 _MOVES_VALUES = {
     getattr(aten, name)
-    for name in (
-        "view _unsafe_view reshape permute transpose t expand slice select unbind split split_with_sizes "
-        "chunk squeeze unsqueeze clone contiguous detach alias cat stack index_select index gather embedding "
-        "max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool1d "
-        "adaptive_max_pool2d adaptive_max_pool3d constant_pad_nd reflection_pad1d reflection_pad2d "
-        "replication_pad1d replication_pad2d relu neg abs roll flip repeat upsample_nearest1d "
-        "upsample_nearest2d upsample_nearest3d pixel_shuffle _to_copy _reshape_alias movedim masked_fill where"
-    ).split()
+    for name in [
+        "view",
+        "_unsafe_view",
+        "reshape",
+        "permute",
+        "transpose",
+        "t",
+        "expand",
+        "slice",
+        "select",
+        "unbind",
+        "split",
+        "split_with_sizes",
+        "chunk",
+        "squeeze",
+        "unsqueeze",
+        "clone",
+        "contiguous",
+        "detach",
+        "alias",
+        "cat",
+        "stack",
+        "index_select",
+        "index",
+        "gather",
+        "embedding",
+        "max_pool1d_with_indices",
+        "max_pool2d_with_indices",
+        "max_pool3d_with_indices",
+        "adaptive_max_pool1d",
+        "adaptive_max_pool2d",
+        "adaptive_max_pool3d",
+        "constant_pad_nd",
+        "reflection_pad1d",
+        "reflection_pad2d",
+        "replication_pad1d",
+        "replication_pad2d",
+        "relu",
+        "neg",
+        "abs",
+        "roll",
+        "flip",
+        "repeat",
+        "upsample_nearest1d",
+        "upsample_nearest2d",
+        "upsample_nearest3d",
+        "pixel_shuffle",
+        "_to_copy",
+        "_reshape_alias",
+        "movedim",
+        "masked_fill",
+        "where",
+    ]
     if hasattr(aten, name)
 }
 _PRODUCT_OPERANDS = {aten.mm: (0, 1), aten.addmm: (1, 2), aten.bmm: (0, 1), aten.baddbmm: (1, 2)}
@@ -80,10 +125,14 @@ class Trace:
     meetings: list[tuple[str, str]] = field(default_factory=list)
 
     def profile_products(self, batch_size: int) -> tuple[Product, ...]:
-        """The products, per sample."""
+        """The products per sample; those of one layer with the same operands are added."""
+        totals: dict[tuple[str, Mark, Mark], int] = {}
+        for layer, macs, left, right in self.products:
+            key = (layer, left, right)
+            totals[key] = totals.get(key, 0) + macs
         return tuple(
             Product(layer=layer, macs=round(macs / batch_size), left=left.operand(), right=right.operand())
-            for layer, macs, left, right in self.products
+            for (layer, left, right), macs in totals.items()
         )
 
 
@@ -158,7 +207,7 @@ def batch_size_of(inputs: ExampleInputs) -> int:
 
 class _Recorder(TorchDispatchMode):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
         self.layers: list[str] = []
         self._marks: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -214,8 +263,12 @@ class _Recorder(TorchDispatchMode):
         count: Callable[..., int] = flop_registry[packet]
         macs = int(count(*args, **kwargs, out_val=out)) // 2
         left, right = _PRODUCT_OPERANDS.get(packet, (0, 1))
-        layer = self.layers[-1] if self.layers else ""
+        layer = next((name for name in reversed(self.layers) if not _is_private(name)), "")
         self.trace.products.append((layer, macs, self.mark_of(args[left]), self.mark_of(args[right])))
+
+
+def _is_private(name: str) -> bool:
+    return name.rpartition(".")[2].startswith("_")
 
 
 def _tensors(values: Sequence[Any]) -> Iterator[Tensor]:
@@ -263,28 +316,28 @@ def _noting_meetings(recorder: _Recorder) -> Iterator[None]:
 
 
 def _enter(recorder: _Recorder, name: str) -> Callable[..., None]:
-    def hook(module: nn.Module, args: Any) -> None:
+    def hook(_module: nn.Module, _args: Any) -> None:
         recorder.layers.append(name)
 
     return hook
 
 
 def _leave(recorder: _Recorder) -> Callable[..., None]:
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
+    def hook(_module: nn.Module, _args: Any, _output: Any) -> None:
         recorder.layers.pop()
 
     return hook
 
 
 def _quantized(recorder: _Recorder, name: str) -> Callable[..., None]:
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
+    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
         recorder.on_quantized(name, output[0])
 
     return hook
 
 
 def _unsearched(recorder: _Recorder) -> Callable[..., None]:
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
+    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
         width = output[3] if isinstance(output, tuple) and len(output) == 4 else None
         if isinstance(width, Tensor) and width.numel() == 1:
             recorder.on_unsearched(output[0], float(width))

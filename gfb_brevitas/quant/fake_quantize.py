@@ -32,30 +32,34 @@ def fake_quantize(x: Tensor, clipping: Tensor, bits: int, integers: IntegerForma
     Returns:
         The quantized values, shape of ``x``, and the scale, shape of ``clipping``.
     """
-    threshold = integers.threshold(bits)
-    quantized: Tensor = _FakeQuantize.apply(  # type: ignore[no-untyped-call]
-        x,
-        clipping,
-        threshold,
-        integers.smallest(bits),
-        integers.largest(bits),
-        integers.is_bipolar(bits),
-    )
-    return quantized, clipping / threshold
+    quantized: Tensor = _FakeQuantize.apply(x, clipping, bits, integers)  # type: ignore[no-untyped-call]
+    return quantized, clipping / integers.threshold(bits)
+
+
+def quantize_values(x: Tensor, scale: Tensor, bits: int, integers: IntegerFormat) -> Tensor:
+    """The nearest representable values, without gradients.
+
+    Args:
+        x: Any shape.
+        scale: Broadcasts to the shape of ``x``.
+        bits: Bit width, at least 1.
+        integers: The integer range.
+
+    Returns:
+        Dequantized values, shape of ``x``.
+    """
+    if integers.is_bipolar(bits):
+        return torch.where(x >= 0, scale, -scale)
+    return x.div(scale).round_().clamp_(integers.smallest(bits), integers.largest(bits)).mul_(scale)
 
 
 class _FakeQuantize(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, clipping: Tensor, threshold: int, smallest: int, largest: int, bipolar: bool
-    ) -> Tensor:
-        scale = clipping / threshold
-        if bipolar:
-            quantized = torch.where(x >= 0, scale, -scale)
-        else:
-            quantized = x.div(scale).round_().clamp_(smallest, largest).mul_(scale)
+    def forward(ctx: Any, x: Tensor, clipping: Tensor, bits: int, integers: IntegerFormat) -> Tensor:
+        threshold = integers.threshold(bits)
+        quantized = quantize_values(x, clipping / threshold, bits, integers)
         ctx.save_for_backward(x, clipping, quantized)
-        ctx.range = (smallest / threshold, largest / threshold)
+        ctx.range = (integers.smallest(bits) / threshold, integers.largest(bits) / threshold)
         return quantized
 
     @staticmethod
@@ -69,4 +73,4 @@ class _FakeQuantize(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             per_element = gradient * (quantized - x * inside) / clipping
             to_clipping = per_element.sum_to_size(clipping.shape)
-        return to_x, to_clipping, None, None, None, None
+        return to_x, to_clipping, None, None

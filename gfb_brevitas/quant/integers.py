@@ -44,18 +44,18 @@ class IntegerFormat:
         """Smallest integer at a width of ``bits``."""
         if not self.signed:
             return 0
-        return -1 if bits == 1 else -(2 ** (bits - 1)) + int(self.narrow_range)
+        return -1 if bits == 1 else -(1 << (bits - 1)) + int(self.narrow_range)
 
     def largest(self, bits: int) -> int:
         """Largest integer at a width of ``bits``."""
         if not self.signed:
-            return max(1, 2**bits - 1 - int(self.narrow_range))
-        return 1 if bits == 1 else 2 ** (bits - 1) - 1
+            return max(1, (1 << bits) - 1 - int(self.narrow_range))
+        return 1 if bits == 1 else (1 << (bits - 1)) - 1
 
     def threshold(self, bits: int) -> int:
         """The integer that the clipping value maps to at a width of ``bits``."""
         if bits == 1:
             return 1
         if self.scale_signed:
-            return 2 ** (bits - 1) - int(self.scale_narrow_range)
-        return 2**bits - 1 - int(self.scale_narrow_range)
+            return (1 << (bits - 1)) - int(self.scale_narrow_range)
+        return (1 << bits) - 1 - int(self.scale_narrow_range)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gfb_brevitas.errors import CalibrationError
+from gfb_brevitas.quant.fake_quantize import quantize_values
 from gfb_brevitas.quant.integers import IntegerFormat
 
 _COARSE = 48
@@ -78,11 +79,7 @@ def _largest_useful(samples: Sequence[Samples], bits: int) -> float:
 def _error(samples: Sequence[Samples], clipping: Tensor, bits: int) -> Tensor:
     total = torch.zeros_like(clipping)
     for sample in samples:
-        integers, x = sample.integers, sample.values
-        scale = (clipping / integers.threshold(bits))[:, None]
-        if integers.is_bipolar(bits):
-            quantized = torch.where(x >= 0, scale, -scale)
-        else:
-            quantized = x.div(scale).round_().clamp_(integers.smallest(bits), integers.largest(bits)).mul_(scale)
-        total += (quantized - x).square().sum(dim=1)
+        scale = (clipping / sample.integers.threshold(bits))[:, None]
+        quantized = quantize_values(sample.values, scale, bits, sample.integers)
+        total += (quantized - sample.values).square().sum(dim=1)
     return total
