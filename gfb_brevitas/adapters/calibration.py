@@ -28,7 +28,8 @@ def calibrate(
     """Fit every learned a(b) to the MSE-optimal clipping values over its widths.
 
     Weights first, from the tensors themselves; then activations, from one pass over ``batches`` in
-    which activations flow unquantized. Quantizers that keep Brevitas' scale collect the statistics
+    which activations flow unquantized. A BatchNorm that was never trained has no statistics to evaluate
+    with; it uses (and starts from) those of the batches. Quantizers that keep Brevitas' scale collect the statistics
     that Brevitas would collect in training.
 
     Args:
@@ -49,6 +50,7 @@ def calibrate(
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
+        _use_batch_statistics_where_untrained(model)
         with _collecting(activations):
             seen = 0
             for batch in batches:
@@ -60,6 +62,13 @@ def calibrate(
     finally:
         for module, training in flags:
             module.training = training
+
+
+def _use_batch_statistics_where_untrained(model: nn.Module) -> None:
+    for module in model.modules():
+        tracked = getattr(module, "num_batches_tracked", None)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and tracked is not None and tracked == 0:
+            module.train()
 
 
 @contextmanager

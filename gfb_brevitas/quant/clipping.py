@@ -17,90 +17,96 @@ from torch import Tensor, nn
 from gfb_brevitas.errors import ConfigurationError
 
 ClippingKind = Literal["constant", "linear", "per_bit"]
+SLOPE_BITS = 8.0
+"""Widths are counted in multiples of this in a line's slope, so that a gradient at one width does not
+move the range at another several times as far [ours]."""
 MIN_CLIPPING = 1e-8
 """Clipping values are kept above this, with a straight-through gradient so that they can recover."""
 
 
 class Clipping(nn.Module, ABC):
-    """A learned clipping value a(b) > 0, one per tensor or per channel."""
+    """A learned clipping value a(b) > 0, one per tensor or per channel.
+
+    Parameters are kept in multiples of the value that a(b) started from, so that one learning rate
+    moves the ranges of small weights and of large activations by the same share [ours].
+
+    Args:
+        start: Clipping value to start from, at every width: a scalar or one per channel
+            (broadcastable shape).
+    """
+
+    unit: Tensor
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("unit", start.detach().clone().clamp_min(MIN_CLIPPING))
 
     @abstractmethod
-    def raw(self, bits: int) -> Tensor:
-        """a(b) before it is kept positive."""
+    def relative(self, bits: int) -> Tensor:
+        """a(b) in multiples of :attr:`unit`, before it is kept positive."""
 
     @abstractmethod
+    def _fit_relative(self, targets: Mapping[int, Tensor]) -> None:
+        """Start from wanted values given in multiples of :attr:`unit`."""
+
+    @torch.no_grad()
     def fit(self, targets: Mapping[int, Tensor]) -> None:
-        """Start a(b) as close as its form allows to given values.
+        """Start a(b) as close to given values as its form allows.
 
         Args:
             targets: Wanted clipping value per bit width; each of the clipping value's shape.
         """
+        self.unit.copy_(torch.stack(list(targets.values())).mean(dim=0).clamp_min(MIN_CLIPPING))
+        self._fit_relative({bits: value / self.unit for bits, value in targets.items()})
 
     def forward(self, bits: int) -> Tensor:
         """The clipping value at a width of ``bits``; a scalar or a broadcastable shape."""
-        raw = self.raw(bits)
-        kept = raw.detach().clamp_min(MIN_CLIPPING)
-        return raw + (kept - raw.detach())
+        raw = self.relative(bits) * self.unit
+        fixed = raw.detach()
+        return raw + (fixed.clamp_min(MIN_CLIPPING) - fixed)
 
 
 class ConstantClipping(Clipping):
-    """a(b) = a.
-
-    Args:
-        start: Clipping value to start from; its shape is that of all later ones.
-    """
+    """a(b) = a."""
 
     def __init__(self, start: Tensor) -> None:
-        super().__init__()
-        self.value = nn.Parameter(start.detach().clone())
+        super().__init__(start)
+        self.value = nn.Parameter(torch.ones_like(self.unit))
 
-    def raw(self, bits: int) -> Tensor:
+    def relative(self, bits: int) -> Tensor:
         """The one clipping value."""
         return self.value
 
-    @torch.no_grad()
-    def fit(self, targets: Mapping[int, Tensor]) -> None:
-        """Take the median over the widths."""
+    def _fit_relative(self, targets: Mapping[int, Tensor]) -> None:
         self.value.copy_(torch.stack(list(targets.values())).median(dim=0).values)
 
 
 class LinearClipping(Clipping):
-    """a(b) = a0 + a1 * b.
-
-    Args:
-        start: Clipping value to start from, at every width.
-    """
+    """a(b) = a0 + a1 * b."""
 
     def __init__(self, start: Tensor) -> None:
-        super().__init__()
-        self.intercept = nn.Parameter(start.detach().clone())
-        self.slope = nn.Parameter(torch.zeros_like(start))
+        super().__init__(start)
+        self.intercept = nn.Parameter(torch.ones_like(self.unit))
+        self.slope = nn.Parameter(torch.zeros_like(self.unit))
 
-    def raw(self, bits: int) -> Tensor:
+    def relative(self, bits: int) -> Tensor:
         """The line at ``bits``."""
-        return self.intercept + self.slope * bits
+        return self.intercept + self.slope * (bits / SLOPE_BITS)
 
-    @torch.no_grad()
-    def fit(self, targets: Mapping[int, Tensor]) -> None:
-        """Least squares over the widths; widths above one when there are two such.
-
-        One bit is left out of the fit because bipolar values have no rounding error to trade
-        against clipping: their optimum is off the line [ours].
-        """
-        widths = [bits for bits in targets if bits > 1]
-        if len(widths) < 2:
-            widths = list(targets)
+    def _fit_relative(self, targets: Mapping[int, Tensor]) -> None:
+        # Least squares. One bit stays out where there are others: it has no rounding error to trade
+        # against clipping, so its optimum is off the line [ours].
+        widths = [bits for bits in targets if bits > 1] or list(targets)
         values = torch.stack([targets[bits] for bits in widths])
         b = torch.tensor(widths, dtype=values.dtype, device=values.device)
-        b = b.reshape(-1, *(1,) * (values.dim() - 1))
-        centred = b - b.mean()
-        spread = centred.square().sum()
-        slope = (centred * values).sum(dim=0) / spread if len(widths) > 1 else torch.zeros_like(values[0])
+        centred = (b - b.mean()).reshape(-1, *(1,) * (values.dim() - 1))
+        slope = (centred * values).sum(dim=0) / centred.square().sum().clamp_min(1)
         intercept = values.mean(dim=0) - slope * b.mean()
+        # A line that would fall below half the smallest wanted value is replaced by a constant.
         smallest = torch.stack(list(targets.values())).amin(dim=0)
-        negative = intercept + slope * min(targets) < 0.5 * smallest
-        self.slope.copy_(torch.where(negative, torch.zeros_like(slope), slope))
-        self.intercept.copy_(torch.where(negative, values.mean(dim=0), intercept))
+        too_low = intercept + slope * min(targets) < 0.5 * smallest
+        self.slope.copy_(torch.where(too_low, torch.zeros_like(slope), slope) * SLOPE_BITS)
+        self.intercept.copy_(torch.where(too_low, values.mean(dim=0), intercept))
 
 
 class PerBitClipping(Clipping):
@@ -112,16 +118,14 @@ class PerBitClipping(Clipping):
     """
 
     def __init__(self, start: Tensor, max_bits: int) -> None:
-        super().__init__()
-        self.values = nn.Parameter(start.detach().clone().expand(max_bits, *start.shape).contiguous())
+        super().__init__(start)
+        self.values = nn.Parameter(torch.ones_like(self.unit).expand(max_bits, *start.shape).contiguous())
 
-    def raw(self, bits: int) -> Tensor:
+    def relative(self, bits: int) -> Tensor:
         """The value that belongs to ``bits``."""
         return self.values[bits - 1]
 
-    @torch.no_grad()
-    def fit(self, targets: Mapping[int, Tensor]) -> None:
-        """Take every value as it is."""
+    def _fit_relative(self, targets: Mapping[int, Tensor]) -> None:
         for bits, value in targets.items():
             self.values[bits - 1].copy_(value)
 
