@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gfb_brevitas.errors import AllocationError
-from gfb_brevitas.files import write_text_atomically
+from gfb_brevitas.files import refuse_duplicate_keys, write_text_atomically
 
 FORMAT = "gfb_brevitas.allocation"
 VERSION = 1
@@ -72,7 +72,7 @@ class BitAllocation(Mapping[str, int]):
         return f"BitAllocation({self._bits!r})"
 
     def replace(self, **bits: int) -> BitAllocation:
-        """A copy with some widths changed; names that are not identifiers: use ``BitAllocation({**a, ...})``."""
+        """A copy with some widths changed; ``BitAllocation({**a, ...})`` where names are no identifiers."""
         return BitAllocation({**self._bits, **bits})
 
     def require_names(self, names: Iterable[str]) -> None:
@@ -105,7 +105,7 @@ class BitAllocation(Mapping[str, int]):
             AllocationError: If the text is not such a document, or of a later version.
         """
         try:
-            document: Any = json.loads(text, object_pairs_hook=_refuse_duplicates)
+            document: Any = json.loads(text, object_pairs_hook=refuse_duplicate_keys)
         except (ValueError, RecursionError) as error:
             raise AllocationError(f"Not an allocation file: it is not valid JSON ({error}).") from error
         if not isinstance(document, dict) or document.get("format") != FORMAT:
@@ -142,11 +142,3 @@ class BitAllocation(Mapping[str, int]):
             return cls.from_json(text)
         except AllocationError as error:
             raise AllocationError(f"{os.fspath(path)}: {error}") from error
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"repeated key {repeated[0]!r}")
-    return dict(pairs)

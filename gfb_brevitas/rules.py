@@ -9,6 +9,8 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import numpy as np
+
 from gfb_brevitas.allocation import MAX_BITS
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.profile import QuantizerInfo, QuantizerKind
@@ -33,9 +35,9 @@ class Range:
     kind: QuantizerKind | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min_bits <= self.max_bits <= MAX_BITS:
+        if not _are_widths(self.min_bits, self.max_bits) or self.min_bits > self.max_bits:
             raise ConfigurationError(
-                f"A range of widths must satisfy 1 <= min <= max <= {MAX_BITS}; "
+                f"A range of widths must be whole numbers, 1 <= min <= max <= {MAX_BITS}; "
                 f"got {self.min_bits} to {self.max_bits} for {self.names!r}."
             )
 
@@ -59,9 +61,10 @@ class Fix:
     kind: QuantizerKind | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.bits <= MAX_BITS:
+        if not _are_widths(self.bits):
             raise ConfigurationError(
-                f"A fixed width must be from 1 to {MAX_BITS} bits; got {self.bits} for {self.names!r}."
+                f"A fixed width must be a whole number from 1 to {MAX_BITS} bits; "
+                f"got {self.bits} for {self.names!r}."
             )
 
     def matches(self, info: QuantizerInfo) -> bool:
@@ -103,3 +106,7 @@ Rule = Range | Fix | Tie
 def _matches(names: Patterns, kind: QuantizerKind | None, info: QuantizerInfo) -> bool:
     patterns: Iterable[str] = (names,) if isinstance(names, str) else names
     return (kind is None or kind == info.kind) and any(fnmatchcase(info.name, p) for p in patterns)
+
+
+def _are_widths(*widths: object) -> bool:
+    return all(isinstance(bits, (int, np.integer)) and 1 <= bits <= MAX_BITS for bits in widths)

@@ -1,0 +1,62 @@
+# Everything runs in .venv, which is made on first use.
+#   PYTHON=python3.12        the interpreter to make .venv with
+#   CONSTRAINTS=             resolve from the ranges of pyproject.toml instead of the exact versions
+#   JOBS=4                   test processes
+#   ARGS="-k allocation"     further arguments for pytest, gfb or the benchmarks
+PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
+JOBS ?= 2
+ARGS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+BENCHMARKS := $(sort $(wildcard tests/benchmarks/bench_*.py))
+
+# One thread per process: two processes with a thread pool each are slower than two without.
+test unit: export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint types unit format bench clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+install: $(INSTALLED)  ## make .venv with everything that the targets below need
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+$(INSTALLED): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)  ## search bit widths for a small network on handwritten digits
+	$(BIN)/gfb run examples/digits --run-folder runs/demo $(ARGS)
+
+test: lint types unit  ## all checks: lint, types and tests
+
+lint: $(INSTALLED)  ## ruff: lint and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)  ## mypy, strict, on both packages
+	$(BIN)/mypy
+
+unit: $(INSTALLED)  ## pytest; every warning is an error
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+
+format: $(INSTALLED)  ## apply what ruff can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED)  ## run the benchmarks; results go to bench/NAME.json
+	@mkdir -p bench
+	@set -e; for file in $(BENCHMARKS); do \
+	    name=$$(basename "$$file" .py); name=$${name#bench_}; \
+	    echo "== $$name"; \
+	    $(BIN)/python "$$file" --json "bench/$$name.json" $(ARGS); \
+	done
+
+clean:  ## remove results and caches; .venv and other runs stay
+	rm -rf build dist bench runs/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,48 @@
+"""Bit operations (BOPs) of a forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gfb_brevitas.costs._operand_widths import OperandWidths
+from gfb_brevitas.costs.protocol import BoundCost
+from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.profile import ModelProfile
+from gfb_brevitas.space import Bits, Vector
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitOperations:
+    """Sum over products of multiply-accumulates times both operands' widths, per sample.
+
+    An operand that several quantizers make (a concatenation) counts at its widest; one that no
+    searchable quantizer makes counts at its constant width. Accumulator widths are not counted.
+
+    Args:
+        name: Name in reports.
+    """
+
+    name: str = "bit_operations"
+    unit: ClassVar[str] = "BOPs"
+    monotone: ClassVar[bool] = True
+
+    def bind(self, profile: ModelProfile) -> BoundCost:
+        """The cost of a model; see :class:`~gfb_brevitas.costs.protocol.Cost`.
+
+        Raises:
+            ConfigurationError: If the profile holds no product.
+        """
+        if not profile.products:
+            raise ConfigurationError("Bit operations need a model with products; its profile holds none.")
+        left = OperandWidths(profile, [(product.left,) for product in profile.products])
+        right = OperandWidths(profile, [(product.right,) for product in profile.products])
+        macs = np.array([product.macs for product in profile.products], dtype=np.float64)
+
+        def bit_operations(bits: Bits) -> Vector:
+            total: Vector = (left(bits) * right(bits)) @ macs
+            return total
+
+        return bit_operations

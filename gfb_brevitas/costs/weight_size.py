@@ -1,0 +1,45 @@
+"""Model size: the bits of all quantized weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gfb_brevitas.costs.protocol import BoundCost
+from gfb_brevitas.profile import ModelProfile
+from gfb_brevitas.space import Bits, Vector
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightSize:
+    """Bits of all weights: elements times width, plus the weights whose width is not searched.
+
+    This is the size of the weights alone; scales, biases and a file's headers are not in it.
+    [ours] It is the C_1 that GradFreeBits (doi:10.3390/s22249772) constrains.
+
+    Args:
+        name: Name in reports.
+    """
+
+    name: str = "weight_size"
+    unit: ClassVar[str] = "bits"
+    monotone: ClassVar[bool] = True
+
+    def bind(self, profile: ModelProfile) -> BoundCost:
+        """The cost of a model; see :class:`~gfb_brevitas.costs.protocol.Cost`."""
+        columns = profile.columns("weight")
+        elements = profile.elements()[columns]
+        constant_bits = profile.constant_weight_bits
+
+        def size_bits(bits: Bits) -> Vector:
+            total: Vector = bits[:, columns].astype(np.float64) @ elements + constant_bits
+            return total
+
+        return size_bits
+
+    @staticmethod
+    def megabytes(size_bits: float) -> float:
+        """A size in MB (10^6 bytes, as in the paper's tables: ResNet18 at 32 bits has 46.8 MB)."""
+        return size_bits / 8e6
