@@ -1,1 +1,8 @@
-"""To be written."""
+"""Optuna samplers: CMA-ES that uses every trial and survives the death of its process."""
+
+from __future__ import annotations
+
+from gfb_brevitas.samplers._cma import CmaSampler
+from gfb_brevitas.samplers._state import CmaState
+
+__all__ = ["CmaSampler", "CmaState"]
