@@ -1,1 +1,44 @@
-"""To be written."""
+"""The search: gradient-free steps, gradient-based epochs, and their alternation."""
+
+from __future__ import annotations
+
+from gfb_brevitas.search.alternation import fit
+from gfb_brevitas.search.callbacks import AnyCallback, Callback, EndRecord, StartRecord
+from gfb_brevitas.search.config import SearchConfig, TrainingConfig
+from gfb_brevitas.search.gradient_free import GradientFreeStep, StepOutcome
+from gfb_brevitas.search.history import (
+    CalibrationRecord,
+    Candidate,
+    EpochRecord,
+    GenerationRecord,
+    History,
+    Record,
+    RoundRecord,
+    StepRecord,
+)
+from gfb_brevitas.search.presets import PRESETS, Preset, preset
+from gfb_brevitas.search.result import SearchResult
+
+__all__ = [
+    "PRESETS",
+    "AnyCallback",
+    "CalibrationRecord",
+    "Callback",
+    "Candidate",
+    "EndRecord",
+    "EpochRecord",
+    "GenerationRecord",
+    "GradientFreeStep",
+    "History",
+    "Preset",
+    "Record",
+    "RoundRecord",
+    "SearchConfig",
+    "SearchResult",
+    "StartRecord",
+    "StepOutcome",
+    "StepRecord",
+    "TrainingConfig",
+    "fit",
+    "preset",
+]

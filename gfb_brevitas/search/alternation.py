@@ -1,0 +1,251 @@
+"""Iterative alternating retraining: the search from a searchable model to a plain Brevitas model.
+
+Bodner et al., 2022, doi:10.3390/s22249772: pretrain, then N_rounds times N_GF gradient-free steps and
+N_GB gradient-based epochs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gfb_brevitas.allocation import BitAllocation
+from gfb_brevitas.constraints import Budget, Constraints
+from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.evaluation.batches import Batches, LossFunction, require_batches
+from gfb_brevitas.search.callbacks import AnyCallback, EndRecord, notify
+from gfb_brevitas.search.config import SearchConfig, TrainingConfig
+from gfb_brevitas.search.fingerprint import described, described_model
+from gfb_brevitas.search.result import SearchResult
+from gfb_brevitas.search.run import Run, RunData
+from gfb_brevitas.search.run_folder import RunFolder
+from gfb_brevitas.search.study import Storage, opened_storage
+from gfb_brevitas.search.training import Trainer
+from gfb_brevitas.search.validation import Metric, Validation
+
+if TYPE_CHECKING:
+    from gfb_brevitas.adapters.searchable import SearchableModel
+
+DEFAULT_BITS = 4
+"""Initial width when neither the settings nor a budget names one [ours]."""
+
+_logger = logging.getLogger(__name__)
+
+
+def fit(
+    model: SearchableModel,
+    *,
+    loss: LossFunction,
+    train_batches: Batches,
+    budgets: Sequence[Budget],
+    metric: Metric | None = None,
+    validation_batches: Batches | None = None,
+    search_batches: Batches | None = None,
+    calibration_batches: Batches | None = None,
+    search: SearchConfig | None = None,
+    training: TrainingConfig | None = None,
+    allocation: Mapping[str, int] | None = None,
+    calibrate: bool = True,
+    run_folder: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    storage: Storage | None = None,
+    name: str | None = None,
+    callbacks: Sequence[AnyCallback] = (),
+) -> SearchResult:
+    """Search the bit allocation of a model under budgets and train it along the way.
+
+    The order: check that the budgets can be met and that there is data; calibrate clipping; pretrain
+    at the initial allocation; then rounds of gradient-free steps and gradient-based epochs. What is
+    returned is the state with the best metric among those whose allocation satisfies the budgets.
+
+    Everything random derives from ``search.seed``; the global random generators are left as they were.
+    Batches may be drawn with the global generators of torch, NumPy and Python and with a DataLoader's
+    ``generator``, which is seeded anew; draws from other generators do not repeat in a resumed run.
+    Training uses ``model`` itself, on the device that it is on.
+
+    Example:
+        >>> result = fit(  # doctest: +SKIP
+        ...     make_searchable(model, example_inputs),
+        ...     loss=lambda model, batch: F.cross_entropy(model(batch[0]), batch[1]),
+        ...     train_batches=train_loader,
+        ...     budgets=paper_budgets(4),
+        ...     metric=accuracy_on_validation_data,
+        ...     run_folder="runs/first",
+        ... )
+        >>> result.model, result.allocation  # doctest: +SKIP
+
+    Args:
+        model: The searchable model.
+        loss: ``loss(model, batch)``, a scalar tensor with gradients. In evaluation mode it must be
+            repeatable.
+        train_batches: Training data: a DataLoader, a list, or a function that returns a fresh iterator.
+        budgets: The budgets, all hard. With none, accuracy alone decides.
+        metric: ``metric(model)`` on *validation* data, higher is better; called in evaluation mode
+            without gradients. ``None``: the negative mean loss over ``validation_batches``, or over the
+            search data if there are none.
+        validation_batches: Data of the default metric.
+        search_batches: Data that super-batches are drawn from; ``None``: the training data.
+        calibration_batches: Data that clipping is calibrated on; ``None``: the first training batches.
+        search: Settings of the search.
+        training: Settings of the training.
+        allocation: A fixed allocation: no gradient-free steps, the same epochs and schedule. The
+            baseline to compare with; it need not satisfy the budgets.
+        calibrate: Whether clipping parameters are started from data.
+        run_folder: Folder in which the run is kept, see :mod:`gfb_brevitas.search.run_folder`.
+        resume: Go on with the run in ``run_folder``, as if it had never stopped; a folder without a run
+            starts one. All arguments must be those of the run. ``model`` is a model made in the same
+            way; its weights come from the checkpoint.
+        storage: Optuna storage or its URL: every gradient-free step is copied there as a study.
+        name: First part of the studies' names, ``NAME/round-01/step-01``; by default the name of the
+            run folder, or ``"gfb"``.
+        callbacks: Objects with some of the methods of :class:`gfb_brevitas.search.Callback`.
+
+    Returns:
+        The result.
+
+    Raises:
+        ConfigurationError: If an argument is outside its rule.
+        InfeasibleBudgetError: If no allocation satisfies the budgets.
+        EmptyDataError: If an iterable of batches yields nothing.
+        AllocationError: If ``allocation`` does not fit the model.
+        CalibrationError: If the model's activations are not finite.
+        NonFiniteLossError: If the training loss becomes NaN or infinite.
+        CheckpointError: If ``run_folder`` is in use, damaged, or holds another run.
+    """
+    search, training = search or SearchConfig(), training or TrainingConfig()
+    if resume and run_folder is None:
+        raise ConfigurationError("`resume=True` needs the `run_folder` of the run; got None.")
+    constraints = Constraints(model.space, budgets, penalty=search.penalty)
+    if allocation is None:
+        constraints.check_reachable()
+    start = _initial_allocation(model, constraints, search, allocation)
+    data = RunData(
+        train=train_batches,
+        search=train_batches if search_batches is None else search_batches,
+        calibration=calibration_batches,
+    )
+    _check_data(data, validation_batches)
+    if metric is None and validation_batches is None:
+        _logger.warning("There is neither a metric nor validation data: the search data decides.")
+    validation_data = data.search if validation_batches is None else validation_batches
+    trainer = None
+    if search.epochs:
+        trainer = Trainer(model, loss, training, epochs=search.epochs, seed=search.seed)
+    folder = None if run_folder is None else RunFolder(Path(run_folder))
+    with nullcontext() if folder is None else folder.opened():
+        run = Run(
+            model=model,
+            loss=loss,
+            data=data,
+            constraints=constraints,
+            search=search,
+            trainer=trainer,
+            validation=Validation(metric, loss, validation_data, seed=search.seed),
+            start=start,
+            searched=allocation is None,
+            calibrate=calibrate,
+            name=name or ("gfb" if folder is None else folder.path.resolve().name),
+            storage=opened_storage(storage),
+            folder=folder,
+            callbacks=callbacks,
+        )
+        configuration = _configuration(model, constraints, search, training, allocation, calibrate)
+        return _carry_out(run, configuration, resume)
+
+
+def _carry_out(run: Run, configuration: dict[str, Any], resume: bool) -> SearchResult:
+    try:
+        if run.folder is None or not run.folder.holds_run:
+            run.begin(configuration, _versions())
+        elif resume:
+            run.go_on(configuration)
+        else:
+            raise ConfigurationError(
+                f"The folder {str(run.folder.path)!r} holds a run already. Pass resume=True to go on with "
+                "it, or use another folder."
+            )
+        run.finish_units()
+    except KeyboardInterrupt:
+        _logger.warning("Interrupted after %d of %d units.", run.completed, len(run.units))
+        raise
+    return _result(run)
+
+
+def _result(run: Run) -> SearchResult:
+    best = run.restore_best()
+    allocation = BitAllocation(best.allocation)
+    result = SearchResult(
+        model=run.model.freeze(allocation).eval(),
+        searchable=run.model,
+        allocation=allocation,
+        metric=best.metric,
+        best_epoch=best.epochs,
+        costs=tuple(run.constraints.report(run.model.space.bits(allocation))),
+        history=run.history,
+        run_folder=None if run.folder is None else run.folder.path,
+    )
+    if run.folder is not None:
+        run.folder.finish(allocation, result.summary())
+    notify(run.callbacks, EndRecord(summary=result.summary(), run_folder=result.run_folder))
+    return result
+
+
+def _initial_allocation(
+    model: SearchableModel,
+    constraints: Constraints,
+    search: SearchConfig,
+    allocation: Mapping[str, int] | None,
+) -> BitAllocation:
+    if allocation is not None:
+        return model.space.check(allocation)
+    bits = search.initial_bits
+    if bits is None:
+        named = (budget.uniform_bits for budget in constraints.budgets if budget.uniform_bits is not None)
+        bits = next(named, DEFAULT_BITS)
+    return model.space.uniform(*bits) if isinstance(bits, tuple) else model.space.uniform(bits)
+
+
+def _check_data(data: RunData, validation: Batches | None) -> None:
+    named = {
+        "train_batches": data.train,
+        "search_batches": data.search,
+        "calibration_batches": data.calibration,
+        "validation_batches": validation,
+    }
+    for name, batches in named.items():
+        if batches is not None:
+            require_batches(batches, name)
+
+
+def _configuration(
+    model: SearchableModel,
+    constraints: Constraints,
+    search: SearchConfig,
+    training: TrainingConfig,
+    allocation: Mapping[str, int] | None,
+    calibrate: bool,
+) -> dict[str, Any]:
+    return {
+        "search": described(search),
+        "training": described(training),
+        "budgets": described(constraints.budgets),
+        "limits": described(constraints.limits),
+        "model": described_model(model),
+        "allocation": None if allocation is None else dict(allocation),
+        "calibrate": calibrate,
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in ("gfb-brevitas", "torch", "brevitas", "optuna", "cma"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed as a package"
+    return versions

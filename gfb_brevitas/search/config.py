@@ -1,0 +1,192 @@
+"""Settings of the search and of the training, with the values of the paper's CIFAR column as defaults.
+
+Source of the values: Bodner et al., 2022, doi:10.3390/s22249772, Table 1. What the paper does not give
+is marked [ours].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch.optim import Optimizer
+
+from gfb_brevitas.allocation import MAX_BITS
+from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.evaluation.evaluator import evaluator_names
+from gfb_brevitas.evaluation.super_batch import SUPER_BATCH_KINDS, SuperBatchKind
+
+Penalty = Literal["exact", "squared"]
+OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
+Schedule = Callable[[float], float]
+
+
+def _require(holds: bool, name: str, rule: str, value: object) -> None:
+    if not holds:
+        raise ConfigurationError(f"`{name}` must be {rule}; got {value!r}.")
+
+
+def _is_count(value: object, smallest: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= smallest
+
+
+def _is_number(value: object, *, above: float = -math.inf, least: float = -math.inf) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and value > above and value >= least
+
+
+def _is_pattern_and_rate(entry: object) -> bool:
+    match entry:
+        case (str(), rate):
+            return _is_number(rate, above=0.0)
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """How bit allocations are searched.
+
+    Attributes:
+        rounds: N_rounds, alternations of gradient-free steps and gradient-based epochs.
+        steps_per_round: N_GF, gradient-free steps of a round.
+        evaluations_per_step: M, objective evaluations of a gradient-free step. Whole generations only:
+            one that does not fit into M any more is not begun [ours].
+        epochs_per_round: N_GB, gradient-based epochs of a round.
+        pretrain_epochs: Epochs at the initial allocation before the first round. 0 when the model
+            that is passed is trained already.
+        super_batch_size: Minibatches per super-batch.
+        super_batch: ``"moving"`` (the paper), ``"fixed"`` (one super-batch per step) or ``"single"``
+            (one minibatch, replaced each generation).
+        step_size: Initial standard deviation of CMA-ES in log2 bits [ours].
+        population_size: Candidates per generation, at least 3; ``None`` is CMA-ES's default,
+            4 + floor(3 ln n), or ``evaluations_per_step`` if that is less.
+        carry_distribution: Whether mean, covariance and step size go on into the next step; otherwise
+            each step starts anew at the current allocation [ours].
+        penalty: First power of a violation (``"exact"``) or its square [ours].
+        reevaluate_best: How many of the best feasible candidates are re-evaluated on more data at the
+            end of a step, before one is chosen [ours].
+        reevaluate_batches: Minibatches of that re-evaluation, at most one pass over the data; ``None``
+            is four super-batches [ours].
+        initial_bits: The first allocation: one width, or ``(weight bits, activation bits)``; ``None``
+            is the uniform width of the first budget that has one, or else 4.
+        evaluator: Name of the evaluator, see :func:`gfb_brevitas.evaluation.register_evaluator`.
+        seed: Everything random in the search and the training derives from it.
+
+    Raises:
+        ConfigurationError: If a setting is outside its rule.
+    """
+
+    rounds: int = 5
+    steps_per_round: int = 4
+    evaluations_per_step: int = 1024
+    epochs_per_round: int = 16
+    pretrain_epochs: int = 0
+    super_batch_size: int = 32
+    super_batch: SuperBatchKind = "moving"
+    step_size: float = 0.5
+    population_size: int | None = None
+    carry_distribution: bool = False
+    penalty: Penalty = "exact"
+    reevaluate_best: int = 5
+    reevaluate_batches: int | None = None
+    initial_bits: int | tuple[int, int] | None = None
+    evaluator: str = "reference"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        smallest = {"rounds": 1, "steps_per_round": 1, "evaluations_per_step": 3, "epochs_per_round": 0}
+        smallest |= {"pretrain_epochs": 0, "super_batch_size": 1, "reevaluate_best": 1, "seed": 0}
+        for name, least in smallest.items():
+            value = getattr(self, name)
+            _require(_is_count(value, least), name, f"a whole number of at least {least}", value)
+        for name, least in (("population_size", 3), ("reevaluate_batches", 1)):
+            value = getattr(self, name)
+            rule = f"None or a whole number of at least {least}"
+            _require(value is None or _is_count(value, least), name, rule, value)
+        _require(_is_number(self.step_size, above=0.0), "step_size", "a positive number", self.step_size)
+        kinds = SUPER_BATCH_KINDS
+        _require(self.super_batch in kinds, "super_batch", f"one of {', '.join(kinds)}", self.super_batch)
+        _require(self.penalty in ("exact", "squared"), "penalty", "'exact' or 'squared'", self.penalty)
+        names = evaluator_names()
+        _require(self.evaluator in names, "evaluator", f"one of {', '.join(names)}", self.evaluator)
+        self._check_population()
+        self._check_initial_bits()
+
+    def _check_population(self) -> None:
+        if self.population_size is not None and self.population_size > self.evaluations_per_step:
+            raise ConfigurationError(
+                f"`population_size` must fit into `evaluations_per_step` ({self.evaluations_per_step}), "
+                f"or not even one generation is possible; got {self.population_size}."
+            )
+
+    def _check_initial_bits(self) -> None:
+        bits = self.initial_bits
+        widths = bits if isinstance(bits, tuple) else () if bits is None else (bits,)
+        valid = all(_is_count(width, 1) and width <= MAX_BITS for width in widths)
+        rule = f"None, a width from 1 to {MAX_BITS}, or a pair (weight bits, activation bits) of widths"
+        _require(valid and (not isinstance(bits, tuple) or len(bits) == 2), "initial_bits", rule, bits)
+
+    @property
+    def reevaluation_size(self) -> int:
+        """Minibatches of the re-evaluation."""
+        return 4 * self.super_batch_size if self.reevaluate_batches is None else self.reevaluate_batches
+
+    @property
+    def epochs(self) -> int:
+        """Gradient-based epochs of the whole run."""
+        return self.pretrain_epochs + self.rounds * self.epochs_per_round
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How weights and clipping parameters are trained.
+
+    Attributes:
+        optimizer: ``"sgd"``, ``"adam"``, or a function that takes a list of parameter groups (dicts
+            with ``params``, ``lr``, ``weight_decay``) and returns a ``torch.optim.Optimizer``.
+        learning_rate: Highest learning rate of the weights.
+        clipping_learning_rate: Highest learning rate of the clipping parameters; ``None``: the same.
+        learning_rates: Pairs of a shell pattern of parameter names in the model and a learning rate;
+            the first pattern that matches wins over the two above.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of the weights; clipping parameters are never decayed.
+        schedule: ``"cosine"`` (to zero over all epochs of the run), ``"constant"``, or a function from
+            the share of training that is done (0 at the first epoch, below 1 at the last) to a factor
+            of the learning rates.
+        warmup_epochs: Epochs over which the learning rates rise linearly to the schedule's [ours].
+        gradient_clip_norm: Largest norm of the gradient of all parameters together; ``None``: any.
+
+    Raises:
+        ConfigurationError: If a setting is outside its rule.
+    """
+
+    optimizer: Literal["sgd", "adam"] | OptimizerFactory = "sgd"
+    learning_rate: float = 0.1
+    clipping_learning_rate: float | None = None
+    learning_rates: tuple[tuple[str, float], ...] = ()
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: Literal["cosine", "constant"] | Schedule = "cosine"
+    warmup_epochs: int = 0
+    gradient_clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        known = callable(self.optimizer) or self.optimizer in ("sgd", "adam")
+        _require(known, "optimizer", "'sgd', 'adam' or a function", self.optimizer)
+        known = callable(self.schedule) or self.schedule in ("cosine", "constant")
+        _require(known, "schedule", "'cosine', 'constant' or a function", self.schedule)
+        for name in ("learning_rate", "clipping_learning_rate", "gradient_clip_norm"):
+            value = getattr(self, name)
+            optional = value is None and name != "learning_rate"
+            _require(optional or _is_number(value, above=0.0), name, "a positive number", value)
+        for entry in self.learning_rates:
+            rule = "pairs of a pattern and a positive learning rate"
+            _require(_is_pattern_and_rate(entry), "learning_rates", rule, entry)
+        for name in ("momentum", "weight_decay"):
+            value = getattr(self, name)
+            _require(_is_number(value, least=0.0), name, "a number of at least 0", value)
+        _require(self.momentum < 1.0, "momentum", "below 1", self.momentum)
+        _require(_is_count(self.warmup_epochs, 0), "warmup_epochs", "a whole number", self.warmup_epochs)

@@ -1,0 +1,330 @@
+"""One run: alternating gradient-free steps and gradient-based epochs, stoppable anywhere."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import optuna
+
+from gfb_brevitas.allocation import BitAllocation
+from gfb_brevitas.constraints import Constraints
+from gfb_brevitas.evaluation.batches import Batches, LossFunction, device_of, moved, one_pass
+from gfb_brevitas.evaluation.modes import inference_only
+from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
+from gfb_brevitas.samplers import CmaState
+from gfb_brevitas.search.callbacks import AnyCallback, StartRecord, notify
+from gfb_brevitas.search.checkpoint import (
+    BestState,
+    Checkpoint,
+    content_digest,
+    load_model_state,
+    model_state,
+    snapshot,
+)
+from gfb_brevitas.search.config import SearchConfig
+from gfb_brevitas.search.generation_log import GenerationLog
+from gfb_brevitas.search.gradient_free import GradientFreeStep, cost_rows
+from gfb_brevitas.search.history import (
+    CalibrationRecord,
+    EpochRecord,
+    History,
+    Record,
+    RoundRecord,
+    StepRecord,
+)
+from gfb_brevitas.search.plan import Unit, planned_units, step_name
+from gfb_brevitas.search.run_folder import RunFolder
+from gfb_brevitas.search.study import delete_studies, require_no_studies
+from gfb_brevitas.search.training import Trainer
+from gfb_brevitas.search.validation import Validation, is_better
+from gfb_brevitas.space import Bits
+
+if TYPE_CHECKING:
+    from gfb_brevitas.adapters.searchable import SearchableModel
+
+CALIBRATION_BATCHES = 8
+"""Training batches that clipping is calibrated on when no others are given [ours]."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """The data of a run.
+
+    Attributes:
+        train: What weights are trained on.
+        search: What super-batches are drawn from.
+        calibration: What clipping is calibrated on; ``None`` takes the first training batches.
+    """
+
+    train: Batches
+    search: Batches
+    calibration: Batches | None
+
+
+class Run:
+    """A run between its units.
+
+    Args:
+        model: The model to search and train.
+        loss: ``loss(model, batch)``.
+        data: The data.
+        constraints: The budgets, with the search space.
+        search: Settings of the search.
+        trainer: Trains the model; ``None`` if there are no epochs.
+        validation: Computes the metric.
+        start: The initial allocation.
+        searched: Whether there are gradient-free steps; otherwise ``start`` stays.
+        calibrate: Whether clipping is calibrated first.
+        name: First part of the Optuna studies' names.
+        storage: Where studies are copied to, if anywhere.
+        folder: Where the run is kept, if anywhere; opened.
+        callbacks: Who is told.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: SearchableModel,
+        loss: LossFunction,
+        data: RunData,
+        constraints: Constraints,
+        search: SearchConfig,
+        trainer: Trainer | None,
+        validation: Validation,
+        start: BitAllocation,
+        searched: bool,
+        calibrate: bool,
+        name: str,
+        storage: optuna.storages.BaseStorage | None,
+        folder: RunFolder | None,
+        callbacks: Sequence[AnyCallback],
+    ) -> None:
+        self.model, self.loss, self.data = model, loss, data
+        self.constraints, self.search = constraints, search
+        self.trainer, self.validation, self.searched = trainer, validation, searched
+        self.name, self.storage, self.folder, self.callbacks = name, storage, folder, callbacks
+        self.units = planned_units(search, calibrate=calibrate, searched=searched)
+        self.completed = 0
+        self.metric = math.nan
+        self.best: BestState | None = None
+        self._distribution: str | None = None
+        self._records: list[Record] = []
+        model.set_allocation(start)
+
+    @property
+    def history(self) -> History:
+        """All records so far."""
+        return History(tuple(self._records))
+
+    def begin(self, configuration: dict[str, Any], versions: dict[str, str]) -> None:
+        """Start a new run."""
+        if self.storage is not None:
+            require_no_studies(self.storage, self._study_names())
+        if self.folder is not None:
+            self.folder.clear()
+            self._save()
+            self.folder.begin(configuration, versions)
+        self._notify_start(configuration, resumed=False)
+
+    def go_on(self, configuration: dict[str, Any]) -> None:
+        """Continue the run in the folder.
+
+        Raises:
+            CheckpointError: If it is another run, or its files are damaged.
+        """
+        assert self.folder is not None
+        self.folder.require_same(configuration)
+        checkpoint = self.folder.checkpoints.load()
+        self._records = list(self.folder.history(checkpoint.records))
+        self._restore(checkpoint)
+        if self.storage is not None:
+            delete_studies(self.storage, self._study_names())
+        _logger.info("Resumed after %d of %d units.", self.completed, len(self.units))
+        self._notify_start(configuration, resumed=True)
+
+    def finish_units(self) -> None:
+        """Do everything that is left."""
+        perform = {
+            "calibrate": self._calibrate,
+            "step": self._step,
+            "epoch": self._epoch,
+            "round": self._end_round,
+        }
+        for unit in self.units[self.completed :]:
+            self._complete(perform[unit.kind](unit))
+
+    def restore_best(self) -> BestState:
+        """Bring the model to the best feasible state."""
+        # The last unit is the end of a round, whose state is always a candidate.
+        assert self.best is not None
+        load_model_state(self.model, self.best.model)
+        self.model.set_allocation(self.best.allocation)
+        self.model.eval()
+        return self.best
+
+    def _calibrate(self, unit: Unit) -> CalibrationRecord:
+        began = time.perf_counter()
+        seed = derive_seed(self.search.seed, "calibration")
+        if self.data.calibration is None:
+            batches = list(one_pass(self.data.train, seed, CALIBRATION_BATCHES))
+        else:
+            batches = list(one_pass(self.data.calibration, seed))
+        device = device_of(self.model)
+        with RandomStream(seed).active(), inference_only(self.model):
+            self.model.calibrate(batches, forward=lambda batch: self.loss(self.model, moved(batch, device)))
+        return CalibrationRecord(
+            seconds=time.perf_counter() - began,
+            batches=len(batches),
+            allocation=dict(self.model.allocation),
+            costs=cost_rows(self.constraints, self._bits()),
+        )
+
+    def _step(self, unit: Unit) -> StepRecord:
+        carried = self.search.carry_distribution and self._distribution is not None
+        step = GradientFreeStep(
+            model=self.model,
+            loss=self.loss,
+            batches=self.data.search,
+            constraints=self.constraints,
+            config=self.search,
+            round=unit.round,
+            step=unit.number,
+            study_name=f"{self.name}/{step_name(unit)}",
+            storage=self.storage,
+            log=self._generation_log(unit),
+            on_generation=self._keep,
+        )
+        distribution = CmaState.from_json(self._distribution) if carried and self._distribution else None
+        outcome = step.run(self._bits(), distribution)
+        self.model.set_allocation(outcome.record.allocation)
+        self._distribution = None if outcome.distribution is None else outcome.distribution.to_json()
+        return outcome.record
+
+    def _epoch(self, unit: Unit) -> EpochRecord:
+        assert self.trainer is not None
+        began = time.perf_counter()
+        outcome = self.trainer.run_epoch(self.data.train, unit.number, recovery=self._recovery(unit.number))
+        best = self._validate(unit.number + 1)
+        record = EpochRecord(
+            seconds=time.perf_counter() - began,
+            epoch=unit.number + 1,
+            round=unit.round,
+            train_loss=outcome.train_loss,
+            learning_rate=outcome.learning_rate,
+            metric=self.metric,
+            feasible=self._feasible(),
+            best=best,
+        )
+        _logger.info(
+            "Epoch %d of %d: training loss %.5g, metric %.5g%s.",
+            *(record.epoch, self.search.epochs, record.train_loss, record.metric, ", the best" * best),
+        )
+        return record
+
+    def _end_round(self, unit: Unit) -> RoundRecord:
+        began = time.perf_counter()
+        if not self.search.epochs_per_round:
+            self._validate(self.search.pretrain_epochs)
+        record = RoundRecord(
+            seconds=time.perf_counter() - began,
+            round=unit.round,
+            metric=self.metric,
+            best_metric=math.nan if self.best is None else self.best.metric,
+            allocation=dict(self.model.allocation),
+            costs=cost_rows(self.constraints, self._bits()),
+        )
+        uses = ", ".join(f"{row['name']} at {100 * row['use']:.1f} %" for row in record.costs)
+        _logger.info("Round %d: metric %.5g; budgets used: %s.", record.round, record.metric, uses or "none")
+        return record
+
+    def _validate(self, epochs: int) -> bool:
+        """Compute the metric of the present state; keep the state if it is the best feasible one."""
+        self.metric = self.validation(self.model)
+        may_win = self._feasible() or not self.searched
+        if not may_win or not is_better(self.metric, None if self.best is None else self.best.metric):
+            return False
+        self.best = BestState(
+            metric=self.metric,
+            epochs=epochs,
+            allocation=dict(self.model.allocation),
+            model=snapshot(self.model),
+        )
+        if self.folder is not None:
+            self.folder.checkpoints.save_best(self.best)
+        return True
+
+    def _complete(self, record: Record) -> None:
+        self._keep(record, tell=False)
+        self.completed += 1
+        self._save()
+        notify(self.callbacks, record)
+
+    def _keep(self, record: Record, *, tell: bool = True) -> None:
+        self._records.append(record)
+        if self.folder is not None:
+            self.folder.append(record)
+        if tell:
+            notify(self.callbacks, record)
+
+    def _save(self) -> None:
+        if self.folder is not None:
+            self.folder.checkpoints.save(
+                Checkpoint(
+                    completed=self.completed,
+                    records=len(self._records),
+                    allocation=dict(self.model.allocation),
+                    metric=self.metric,
+                    distribution=self._distribution,
+                    model=snapshot(self.model),
+                    optimizer={} if self.trainer is None else self.trainer.state_dict(),
+                    best=self.best,
+                )
+            )
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self.completed, self.metric, self.best = checkpoint.completed, checkpoint.metric, checkpoint.best
+        self._distribution = checkpoint.distribution
+        load_model_state(self.model, checkpoint.model)
+        self.model.set_allocation(checkpoint.allocation)
+        if self.trainer is not None:
+            self.trainer.load_state_dict(checkpoint.optimizer)
+
+    def _generation_log(self, unit: Unit) -> GenerationLog | None:
+        if self.folder is None:
+            return None
+        state = content_digest(dict(model_state(self.model)))
+        return self.folder.generation_log(
+            step_name(unit), {"round": unit.round, "step": unit.number, "state": state}
+        )
+
+    def _study_names(self) -> list[str]:
+        left = self.units[self.completed :]
+        return [f"{self.name}/{step_name(unit)}" for unit in left if unit.kind == "step"]
+
+    def _notify_start(self, configuration: dict[str, Any], *, resumed: bool) -> None:
+        path = None if self.folder is None else self.folder.path
+        start = StartRecord(
+            configuration=configuration, run_folder=path, resumed=resumed, history=self.history
+        )
+        notify(self.callbacks, start)
+
+    def _bits(self) -> Bits:
+        return self.model.space.bits(self.model.allocation)
+
+    def _feasible(self) -> bool:
+        return bool(self.constraints.feasible(self._bits()[None, :])[0])
+
+    def _recovery(self, epoch: int) -> str:
+        if self.folder is None:
+            return "Without a run folder nothing of the run is kept."
+        return (
+            f"Everything up to the end of epoch {epoch} is in {str(self.folder.checkpoints.latest)!r}"
+            f"{f', the best state in {str(self.folder.checkpoints.best)!r}' if self.best else ''}."
+        )

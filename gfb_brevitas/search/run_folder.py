@@ -1,0 +1,173 @@
+"""The folder of a run: its configuration, history, checkpoints, log and results.
+
+Layout::
+
+    config.json       what makes the run what it is; a resumed run must be the same
+    history.jsonl     all records, one per line
+    generations/      bits and losses of every generation, one file per gradient-free step
+    checkpoints/      latest.pt, previous.pt (to resume), best.pt (the best feasible state)
+    allocation.json   the final bit allocation
+    summary.json      the result in numbers; there when the run has ended
+    run.log           the log
+    run.lock          held while a process works in the folder
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from gfb_brevitas.allocation import BitAllocation
+from gfb_brevitas.errors import CheckpointError, ConfigurationError
+from gfb_brevitas.files import write_text_atomically
+from gfb_brevitas.search.checkpoint import CheckpointStore
+from gfb_brevitas.search.generation_log import GenerationLog
+from gfb_brevitas.search.history import History, Record
+from gfb_brevitas.search.json_lines import JsonLinesFile
+from gfb_brevitas.search.run_lock import exclusive
+
+FORMAT = "gfb_brevitas.run"
+VERSION = 1
+_package_logger = logging.getLogger("gfb_brevitas")
+
+
+class RunFolder:
+    """A run's files.
+
+    Args:
+        path: The folder; made when the run starts.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = CheckpointStore(path / "checkpoints")
+        self._config = path / "config.json"
+        self._history = JsonLinesFile(path / "history.jsonl")
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Lock the folder and write the log to it inside the block.
+
+        Raises:
+            CheckpointError: If another run works in the folder.
+            ConfigurationError: If the folder cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"The run folder {str(self.path)!r} cannot be made: {error}.") from error
+        with ExitStack() as stack:
+            stack.enter_context(exclusive(self.path / "run.lock"))
+            stack.enter_context(_logging_to(self.path / "run.log"))
+            yield
+
+    @property
+    def holds_run(self) -> bool:
+        """Whether a run was begun in the folder."""
+        return self._config.exists()
+
+    def clear(self) -> None:
+        """Remove what an earlier run left that never began properly."""
+        self._history.keep(0)
+        for log in (self.path / "generations").glob("round-*/step-*.jsonl"):
+            log.unlink()
+
+    def begin(self, configuration: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+        """Mark the folder as holding a run; to be called after the first checkpoint was saved."""
+        document = {"format": FORMAT, "version": VERSION, "versions": dict(versions)}
+        document["configuration"] = dict(configuration)
+        write_text_atomically(self._config, json.dumps(document, indent=2) + "\n")
+
+    def require_same(self, configuration: Mapping[str, Any]) -> None:
+        """Check that the folder's run is the one that is described.
+
+        Raises:
+            CheckpointError: Naming what differs, or that the file is damaged.
+        """
+        differences = list(_differences(self._configuration(), json.loads(json.dumps(configuration))))
+        if differences:
+            raise CheckpointError(
+                f"The run in {str(self.path)!r} is another one: {'; '.join(differences[:8])}"
+                f"{'; ...' if len(differences) > 8 else ''}. Resume it with the same arguments, or use "
+                "another folder."
+            )
+
+    def _configuration(self) -> Any:
+        try:
+            document = json.loads(self._config.read_text(encoding="utf-8"))
+            if document["format"] != FORMAT or document["version"] != VERSION:
+                raise ValueError(f"it is not of format {FORMAT!r}, version {VERSION}")
+            return document["configuration"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{str(self._config)!r} is damaged: {error}.") from error
+
+    def append(self, record: Record) -> None:
+        """Add a record to the history."""
+        self._history.append(record.to_dict())
+
+    def history(self, count: int) -> History:
+        """The first ``count`` records; those after them are cut off.
+
+        Raises:
+            CheckpointError: If there are fewer.
+        """
+        documents = self._history.read()
+        if len(documents) < count:
+            raise CheckpointError(
+                f"{str(self._history.path)!r} is damaged: the checkpoint speaks of {count} records, "
+                f"{len(documents)} are readable."
+            )
+        self._history.keep(count)
+        return History(tuple(Record.from_dict(document) for document in documents[:count]))
+
+    def generation_log(self, name: str, identity: Mapping[str, Any]) -> GenerationLog:
+        """The log of a gradient-free step."""
+        return GenerationLog(self.path / "generations" / f"{name}.jsonl", identity)
+
+    def finish(self, allocation: BitAllocation, summary: Mapping[str, Any]) -> None:
+        """Write the results."""
+        allocation.save(self.path / "allocation.json")
+        document = {"format": f"{FORMAT}.summary", "version": VERSION, **summary}
+        write_text_atomically(self.path / "summary.json", json.dumps(document, indent=2) + "\n")
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    level = _package_logger.level
+    if not _package_logger.isEnabledFor(logging.INFO):
+        _package_logger.setLevel(logging.INFO)
+    _package_logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        _package_logger.removeHandler(handler)
+        _package_logger.setLevel(level)
+        handler.close()
+
+
+def _differences(then: Any, now: Any, name: str = "") -> Iterator[str]:
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in dict.fromkeys((*then, *now)):
+            missing = "(nothing)"
+            yield from _differences(then.get(key, missing), now.get(key, missing), f"{name}.{key}".strip("."))
+    elif _are_nested_lists(then, now):
+        for place, (first, second) in enumerate(zip(then, now, strict=True)):
+            yield from _differences(first, second, f"{name}[{place}]")
+    elif then != now:
+        yield f"{name} was {_short(then)} and is {_short(now)}"
+
+
+def _are_nested_lists(then: Any, now: Any) -> bool:
+    lists = isinstance(then, list) and isinstance(now, list) and len(then) == len(now)
+    return lists and any(isinstance(item, dict) for item in (*then, *now))
+
+
+def _short(value: Any) -> str:
+    text = value if value == "(nothing)" else json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,181 @@
+"""The Optuna study of one gradient-free step."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+
+from gfb_brevitas.constraints import Constraints
+from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.samplers import CmaSampler, CmaState
+from gfb_brevitas.space import Bits, SearchSpace, Vector
+
+Storage = str | optuna.storages.BaseStorage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """The candidates of one generation of CMA-ES, and what became of them.
+
+    Attributes:
+        bits: Shape ``(P, quantizers)``.
+        losses: Shape ``(P,)``; NaN where not finite.
+        values: Shape ``(P,)``, loss + penalty; infinite where the loss is not finite.
+        feasible: Shape ``(P,)``.
+    """
+
+    bits: Bits
+    losses: Vector
+    values: Vector
+    feasible: NDArray[np.bool_]
+
+
+class StepStudy:
+    """A study in memory that CMA-ES samples, with a copy of its trials in the user's storage.
+
+    Trials are copied generation by generation: a database then needs one write where asking and
+    telling every trial in it needs many.
+
+    Args:
+        constraints: The budgets, and the search space.
+        sampler: CMA-ES.
+        name: Name of the study.
+        storage: The user's storage, if any.
+    """
+
+    def __init__(
+        self,
+        constraints: Constraints,
+        sampler: CmaSampler,
+        *,
+        name: str,
+        storage: optuna.storages.BaseStorage | None,
+    ) -> None:
+        self._constraints, self._space = constraints, constraints.space
+        self._sampler = sampler
+        self._distributions = dict(self._space.distributions())
+        with _quiet_optuna():
+            memory = optuna.storages.InMemoryStorage()
+            self._study = optuna.create_study(storage=memory, study_name=name, sampler=sampler)
+            self._copy = None if storage is None else optuna.create_study(storage=storage, study_name=name)
+
+    def ask(self, size: int) -> tuple[list[optuna.Trial], Bits]:
+        """Draw a generation of ``size`` candidates; bits of shape ``(size, quantizers)``."""
+        trials = [self._study.ask(dict(self._distributions)) for _ in range(size)]
+        names = [c.name for c in self._space.free]
+        vectors = np.array([[trial.params[name] for name in names] for trial in trials], dtype=np.float64)
+        return trials, self._space.decode(vectors)
+
+    def tell(self, trials: Sequence[optuna.Trial], bits: Bits, losses: Vector) -> Generation:
+        """Pass a generation's losses to CMA-ES. A loss that is not finite is worse than every finite one."""
+        penalties = self._constraints.penalty(bits)
+        values = np.where(np.isfinite(losses + penalties), losses + penalties, math.inf)
+        feasible = self._constraints.feasible(bits)
+        for i, trial in enumerate(trials):
+            trial.set_user_attr("bits", json.dumps(dict(self._space.allocation(bits[i]))))
+            trial.set_user_attr("loss", _readable(float(losses[i])))
+            trial.set_user_attr("penalty", _readable(float(penalties[i])))
+            trial.set_user_attr("feasible", bool(feasible[i]))
+            self._constraints.set_on(trial, bits[i])
+        told = [self._study.tell(trial, value) for trial, value in zip(trials, values.tolist(), strict=True)]
+        if self._copy is not None:
+            self._copy.add_trials(told)
+        return Generation(bits=bits, losses=losses, values=values, feasible=feasible)
+
+    def stop_reason(self) -> str | None:
+        """Why CMA-ES sees no use in another generation; ``None`` while it does."""
+        return self._sampler.should_stop(self._study)
+
+    def distribution(self) -> CmaState:
+        """The distribution that the next generation would be drawn from."""
+        return self._sampler.state(self._study)
+
+    def mean_bits(self) -> Bits:
+        """The distribution's mean as bits; shape ``(quantizers,)``."""
+        mean = self.distribution().parameters
+        return self._space.decode([mean[c.name] for c in self._space.free])
+
+
+def make_sampler(
+    space: SearchSpace,
+    start: Bits,
+    *,
+    step_size: float,
+    population_size: int,
+    seed: int,
+    distribution: CmaState | None = None,
+) -> CmaSampler:
+    """CMA-ES at the log2 of an allocation, or as a distribution that is carried over.
+
+    Args:
+        space: The search space.
+        start: Shape ``(quantizers,)``, the allocation to start at.
+        step_size: Standard deviation to start with, in log2 bits.
+        population_size: Candidates per generation.
+        seed: Seed of the draws.
+        distribution: Carried over from an earlier step; then mean and step size are its own.
+    """
+    settings = {"population_size": population_size, "search_space": space.distributions(), "seed": seed}
+    if distribution is not None:
+        return CmaSampler(distribution=distribution, **settings)  # type: ignore[arg-type]
+    vector = space.encode(space.allocation(start)).tolist()
+    mean = {c.name: value for c, value in zip(space.free, vector, strict=True)}
+    return CmaSampler(mean=mean, step_size=step_size, **settings)  # type: ignore[arg-type]
+
+
+def opened_storage(storage: Storage | None) -> optuna.storages.BaseStorage | None:
+    """The storage that a URL names.
+
+    Raises:
+        ConfigurationError: If it cannot be opened.
+    """
+    if storage is None or isinstance(storage, optuna.storages.BaseStorage):
+        return storage
+    try:
+        return optuna.storages.get_storage(storage)
+    except Exception as error:  # of whichever database driver
+        raise ConfigurationError(f"The storage {storage!r} cannot be opened: {error}.") from error
+
+
+def delete_studies(storage: optuna.storages.BaseStorage, names: Sequence[str]) -> None:
+    """Delete those studies that exist, so that a resumed run can write them again."""
+    existing = set(optuna.get_all_study_names(storage)) & set(names)
+    for name in sorted(existing):
+        optuna.delete_study(study_name=name, storage=storage)
+
+
+def require_no_studies(storage: optuna.storages.BaseStorage, names: Sequence[str]) -> None:
+    """Check that a new run does not mix with an old one.
+
+    Raises:
+        ConfigurationError: If a study of that name exists.
+    """
+    existing = sorted(set(optuna.get_all_study_names(storage)) & set(names))
+    if existing:
+        raise ConfigurationError(
+            f"The storage holds a study {existing[0]!r} already. Give the run another `name`, delete the "
+            "study, or resume the run that it belongs to."
+        )
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Without the message that Optuna prints for every new study."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _readable(value: float) -> float | str:
+    # A database's JSON has no NaN.
+    return value if math.isfinite(value) else str(value)

@@ -1,0 +1,177 @@
+"""Gradient-based epochs: weights and clipping parameters move, the allocation stays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, Optimizer
+
+from gfb_brevitas.errors import ConfigurationError, EmptyDataError, NonFiniteLossError
+from gfb_brevitas.evaluation.batches import Batch, Batches, LossFunction, device_of, moved, opened
+from gfb_brevitas.evaluation.evaluator import scalar_loss
+from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
+from gfb_brevitas.search.checkpoint import on_cpu
+from gfb_brevitas.search.config import TrainingConfig
+from gfb_brevitas.search.schedule import learning_rate_factor
+
+if TYPE_CHECKING:
+    from gfb_brevitas.adapters.searchable import SearchableModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochOutcome:
+    """What an epoch of training gave.
+
+    Attributes:
+        train_loss: Mean of the minibatches' losses.
+        learning_rate: Learning rate of the first parameter group.
+    """
+
+    train_loss: float
+    learning_rate: float
+
+
+class Trainer:
+    """Trains a model for the epochs of a run, with one optimizer for all of them.
+
+    Args:
+        model: The model.
+        loss: ``loss(model, batch)``, a scalar tensor.
+        config: How to train.
+        epochs: All epochs of the run, which the schedule spans.
+        seed: Every epoch's random generators start from this seed and the epoch's number, so an epoch
+            repeats exactly whatever happened before it in the process.
+
+    Raises:
+        ConfigurationError: If there is nothing to train, or the optimizer cannot be made.
+    """
+
+    def __init__(
+        self, model: SearchableModel, loss: LossFunction, config: TrainingConfig, *, epochs: int, seed: int
+    ) -> None:
+        self.model, self.loss, self.config = model, loss, config
+        self.epochs, self.seed = epochs, seed
+        self.optimizer = _make_optimizer(config, parameter_groups(model, config))
+        self._highest_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+
+    def run_epoch(self, batches: Batches, epoch: int, *, recovery: str = "") -> EpochOutcome:
+        """Train for one pass over ``batches``.
+
+        Args:
+            batches: The training data.
+            epoch: Epoch of the run, from 0.
+            recovery: What to tell the user about saved work if the loss is not finite.
+
+        Raises:
+            EmptyDataError: If the pass yields no batch.
+            NonFiniteLossError: If the loss or the weights become NaN or infinite.
+        """
+        rate = self._set_learning_rates(epoch)
+        seed = derive_seed(self.seed, "epoch", epoch)
+        device = device_of(self.model)
+        self.model.train()
+        losses: list[float] = []
+        with RandomStream(seed).active():
+            for batch in opened(batches, seed):
+                place = f"in epoch {epoch + 1}, batch {len(losses) + 1} (learning rate {rate:g})"
+                losses.append(self._train_on(moved(batch, device), place, recovery))
+        if not losses:
+            raise EmptyDataError(
+                f"`train_batches` must yield at least one batch; epoch {epoch + 1} had none."
+            )
+        self._require_finite_weights(f"at the end of epoch {epoch + 1} (learning rate {rate:g})", recovery)
+        return EpochOutcome(train_loss=sum(losses) / len(losses), learning_rate=rate)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's state, on the CPU."""
+        state: dict[str, Any] = on_cpu(self.optimizer.state_dict())
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with a saved optimizer state."""
+        self.optimizer.load_state_dict(state)
+
+    def _train_on(self, batch: Batch, place: str, recovery: str) -> float:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = scalar_loss(self.loss(self.model, batch))
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise NonFiniteLossError(_not_finite(f"The training loss became {value} {place}", recovery))
+        if not loss.requires_grad:
+            raise ConfigurationError(
+                "loss(model, batch) must depend on the model's parameters with gradients; it returned a "
+                "tensor without. Do not detach it or turn gradients off."
+            )
+        loss.backward()
+        if self.config.gradient_clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters(), self.config.gradient_clip_norm)
+        self.optimizer.step()
+        return value
+
+    def _require_finite_weights(self, place: str, recovery: str) -> None:
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self._parameters()):
+            raise NonFiniteLossError(_not_finite(f"A weight became NaN or infinite {place}", recovery))
+
+    def _set_learning_rates(self, epoch: int) -> float:
+        factor = learning_rate_factor(self.config, epoch, self.epochs)
+        for group, highest in zip(self.optimizer.param_groups, self._highest_rates, strict=True):
+            group["lr"] = highest * factor
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def _parameters(self) -> Iterable[nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+
+def parameter_groups(model: SearchableModel, config: TrainingConfig) -> list[dict[str, Any]]:
+    """Trainable parameters, grouped by learning rate and weight decay.
+
+    Returns:
+        Dicts with ``params``, ``lr`` and ``weight_decay`` (0 for clipping parameters).
+    """
+    names = {id(parameter): name for name, parameter in model.model.named_parameters()}
+    clipping_rate = config.clipping_learning_rate or config.learning_rate
+    kinds = (
+        (model.weight_parameters(), config.learning_rate, config.weight_decay),
+        (model.clipping_parameters(), clipping_rate, 0.0),
+    )
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameters, rate, decay in kinds:
+        for parameter in parameters:
+            if parameter.requires_grad:
+                own_rate = _rate_by_name(names.get(id(parameter), ""), config, rate)
+                groups.setdefault((own_rate, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in groups.items()
+    ]
+
+
+def _rate_by_name(name: str, config: TrainingConfig, default: float) -> float:
+    return next((rate for pattern, rate in config.learning_rates if fnmatchcase(name, pattern)), default)
+
+
+def _make_optimizer(config: TrainingConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    if not groups:
+        raise ConfigurationError("The model must have parameters that require gradients; it has none.")
+    if config.optimizer == "sgd":
+        return SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+    if config.optimizer == "adam":
+        return Adam(groups, lr=config.learning_rate)
+    optimizer = config.optimizer(groups)
+    if not isinstance(optimizer, Optimizer):
+        raise ConfigurationError(
+            f"`optimizer` must return a torch.optim.Optimizer; got {type(optimizer).__name__!r}."
+        )
+    return optimizer
+
+
+def _not_finite(what: str, recovery: str) -> str:
+    return f"{what}. {recovery}".rstrip() + (
+        " Lower the learning rate, set gradient_clip_norm, or use a warm-up."
+    )

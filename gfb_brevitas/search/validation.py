@@ -1,0 +1,68 @@
+"""The validation metric: what decides which state of a run is returned."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.evaluation.batches import Batches, LossFunction, one_pass
+from gfb_brevitas.evaluation.evaluator import mean_loss
+from gfb_brevitas.evaluation.modes import inference_only
+from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
+
+if TYPE_CHECKING:
+    from gfb_brevitas.adapters.searchable import SearchableModel
+
+Metric = Callable[[nn.Module], float]
+_logger = logging.getLogger(__name__)
+
+
+class Validation:
+    """Computes the metric of a model as it is; higher is better.
+
+    Args:
+        metric: The user's metric of a model in evaluation mode, or ``None`` for the negative mean
+            loss over ``batches``.
+        loss: ``loss(model, batch)``.
+        batches: Validation data for the default metric.
+        seed: The metric's random draws start from it, so they are the same every time.
+    """
+
+    def __init__(self, metric: Metric | None, loss: LossFunction, batches: Batches, *, seed: int) -> None:
+        self._metric, self._loss, self._batches = metric, loss, batches
+        self._seed = derive_seed(seed, "validation")
+
+    def __call__(self, model: SearchableModel) -> float:
+        """The metric; NaN if it is not a finite number, which is worse than any number.
+
+        Raises:
+            ConfigurationError: If the user's metric does not return a number.
+        """
+        value = self._negative_loss(model) if self._metric is None else self._user_metric(self._metric, model)
+        if math.isfinite(value):
+            return value
+        _logger.warning("The validation metric is %s; the state counts as worse than any other.", value)
+        return math.nan
+
+    def _negative_loss(self, model: SearchableModel) -> float:
+        return -mean_loss(model, self._loss, one_pass(self._batches, self._seed))
+
+    def _user_metric(self, metric: Metric, model: SearchableModel) -> float:
+        with inference_only(model), RandomStream(self._seed).active():
+            value = metric(model)
+        try:
+            return float(value)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"`metric` must return a number; got {value!r}.") from error
+
+
+def is_better(metric: float, best: float | None) -> bool:
+    """Whether a metric is better than the best so far; NaN is better than nothing only."""
+    if best is None:
+        return True
+    return metric > best or (math.isnan(best) and not math.isnan(metric))
