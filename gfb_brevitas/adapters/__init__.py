@@ -8,3 +8,4 @@ from gfb_brevitas.adapters.searchable import SearchableModel, make_searchable
 __all__ = ["SearchableModel", "apply_allocation", "make_searchable", "quantize_float_model"]
 
 brevitas_fixes.restore_quant_cat()
+brevitas_fixes.restore_recurrent_loading()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
 from gfb_brevitas.adapters.conversion import Site
@@ -29,8 +30,8 @@ def calibrate(
 
     Weights first, from the tensors themselves; then activations, from one pass over ``batches`` in
     which activations flow unquantized. A BatchNorm that was never trained has no statistics to evaluate
-    with; it uses (and starts from) those of the batches. Quantizers that keep Brevitas' scale collect the statistics
-    that Brevitas would collect in training.
+    with; it uses (and starts from) those of the batches. Quantizers that keep Brevitas' scale collect the
+    statistics that Brevitas would collect in training.
 
     Args:
         model: The converted model, in evaluation mode afterwards as before.
@@ -78,9 +79,12 @@ def _collecting(activations: list[Site]) -> Iterator[None]:
             site.learned.sampler = ValueSampler(site.channel_dim)
         else:
             site.quantizer.train()
+    # Quant tensors hold values that are not quantized now; Brevitas would refuse to negate them.
+    IntQuantTensor.is_valid = True
     try:
         yield
     finally:
+        del IntQuantTensor.is_valid
         for site in activations:
             if site.learned is not None:
                 site.learned.sampler = None

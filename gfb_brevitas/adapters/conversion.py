@@ -124,24 +124,25 @@ def convert(
     by_scaling: dict[int, Site] = {}
     keep_alive: list[nn.Module] = []  # ids of modules that are replaced must not be reused
     for name, proxy in list(named_proxies(model)):
+        native: Any = tensor_quantizer(proxy)
+        known = by_quantizer.get(id(native))
+        if known is not None:
+            known.proxy_names.append(name)
+            _install(proxy, known.quantizer)
+            continue
         verdict = classify(proxy)
         if isinstance(verdict, Refusal):
             conversion.refused.append(RefusedQuantizer(name=name, kind=kind_of(proxy), reason=str(verdict)))
             continue
-        native: Any = tensor_quantizer(proxy)
         keep_alive.append(native)
-        site = by_quantizer.get(id(native))
-        if site is None:
-            site = _make_site(name, proxy, native, by_scaling.get(id(native.scaling_impl)))
-            if verdict == "learned":
-                normalize = weight_normalization and site.kind == "weight"
-                shared = conversion.sites[site.leader].learned if site.leader != name else None
-                _learn_clipping(site, proxy, clipping, max_bits, normalize, shared)
-            by_quantizer[id(native)] = site
-            by_scaling.setdefault(id(native.scaling_impl), site)
-            conversion.sites[name] = site
-        else:
-            site.proxy_names.append(name)
+        site = _make_site(name, proxy, native, by_scaling.get(id(native.scaling_impl)))
+        if verdict == "learned":
+            normalize = weight_normalization and site.kind == "weight"
+            shared = conversion.sites[site.leader].learned if site.leader != name else None
+            _learn_clipping(site, proxy, clipping, max_bits, normalize, shared)
+        by_quantizer[id(native)] = site
+        by_scaling.setdefault(id(native.scaling_impl), site)
+        conversion.sites[name] = site
         _install(proxy, site.quantizer)
     return conversion
 
@@ -160,8 +161,9 @@ def share_scale(first: Site, second: Site) -> None:
 
 
 def _make_site(name: str, proxy: QuantProxyFromInjector, native: Any, sharing: Site | None) -> Site:
-    initial_bits = round(float(native.msb_clamp_bit_width_impl()))
-    width = RuntimeBitWidth(initial_bits).to(native.msb_clamp_bit_width_impl().device)
+    wanted = native.msb_clamp_bit_width_impl().detach()
+    initial_bits = round(float(wanted))
+    width = RuntimeBitWidth(initial_bits).to(wanted.device)
     replace_width(native, width)
     return Site(
         name=name,

@@ -8,7 +8,6 @@ from typing import Any, Literal
 from brevitas.core.bit_width import BitWidthConst, BitWidthParameter, BitWidthStatefulConst
 from brevitas.core.function_wrapper import RoundSte
 from brevitas.core.quant import BinaryQuant, ClampedBinaryQuant, IntQuant, RescalingIntQuant, TernaryQuant
-from brevitas.core.quant.delay import _NoDelay
 from brevitas.core.restrict_val import PowerOfTwoRestrictValue, QuantRestrictValue
 from brevitas.core.scaling import ConstScaling, IntScaling
 from brevitas.core.zero_point import ZeroZeroPoint
@@ -62,9 +61,10 @@ def classify(proxy: QuantProxyFromInjector) -> Scheme | Refusal:
     """Say how a quantizer is searched, or why it is not.
 
     ``"learned"``: a plain integer quantizer with a free scale; it gets this package's learned
-    clipping. ``"native"``: an integer quantizer whose scale carries a meaning that must be kept (a
-    power of two, a constant, a zero point, a special rounding, accumulator bounds); only its bit
-    width becomes a setting.
+    clipping. A delay of quantization ends with that: until it was over, every width would seem equal.
+    ``"native"``: an integer quantizer whose scale carries a meaning that must be kept (a power of
+    two, a constant, a zero point, a special rounding, accumulator bounds); only its bit width becomes
+    a setting.
     """
     kind = kind_of(proxy)
     if kind not in ("weight", "activation"):
@@ -100,7 +100,6 @@ def _is_plain(proxy: QuantProxyFromInjector, quantizer: Any) -> bool:
         type(integer) is IntQuant
         and isinstance(quantizer.zero_point_impl, ZeroZeroPoint)
         and isinstance(integer.float_to_int_impl, RoundSte)
-        and isinstance(integer.delay_wrapper.delay_impl, _NoDelay)
         and type(quantizer.int_scaling_impl) is IntScaling
         and not isinstance(quantizer.scaling_impl, ConstScaling)
         and not any(

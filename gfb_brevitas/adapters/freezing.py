@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import brevitas.config
 import torch
 from brevitas.core.bit_width import BitWidthConst
 from brevitas.core.function_wrapper import RoundSte, TensorClamp
@@ -19,6 +20,7 @@ from torch import nn
 from gfb_brevitas.adapters.conversion import Site, convert, replace_width
 from gfb_brevitas.adapters.eligibility import named_proxies, tensor_quantizer
 from gfb_brevitas.allocation import BitAllocation
+from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.quant import LearnedClippingQuantizer, normalize_weight
 
 
@@ -30,11 +32,11 @@ def frozen_copy(model: nn.Module, sites: Iterable[Site], allocation: Mapping[str
         sites: Its searchable quantizers.
         allocation: Width per site name.
     """
-    frozen = copy.deepcopy(model)
-    relink(frozen)
+    frozen = working_copy(model)
     sites = list(sites)
     shared = {site.leader for site in sites if site.leader != site.name}
     scalings: dict[str, nn.Module] = {}
+    baked: set[int] = set()
     for site in sites:
         proxies: list[Any] = [frozen.get_submodule(name) for name in site.proxy_names]
         quantizer: Any = tensor_quantizer(proxies[0])
@@ -42,7 +44,7 @@ def frozen_copy(model: nn.Module, sites: Iterable[Site], allocation: Mapping[str
         for proxy in proxies:
             del proxy.init_tensor_quant
         if isinstance(quantizer, LearnedClippingQuantizer):
-            _bake_normalization(quantizer, proxies)
+            _bake_normalization(quantizer, proxies, baked)
             overrides = _plain_settings(quantizer, bits)
             if site.leader in shared:
                 # One scale for several quantizers: they hold the same module, as Brevitas does it.
@@ -51,6 +53,8 @@ def frozen_copy(model: nn.Module, sites: Iterable[Site], allocation: Mapping[str
             _rebuild(proxies, overrides, site.device)
         else:
             _fix_width(proxies, quantizer, bits)
+        if site.leader in shared or len(proxies) > 1:
+            _keep_shared(proxies)
     for module in frozen.modules():
         if isinstance(module, QuantRecurrentLayerMixin):
             module._fast_cell = None  # holds the quantizers that were replaced
@@ -76,8 +80,7 @@ def apply_allocation(model: nn.Module, allocation: Mapping[str, int]) -> nn.Modu
             what a quantizer can take.
     """
     checked = BitAllocation(allocation)
-    converted = copy.deepcopy(model)
-    relink(converted)
+    converted = working_copy(model)
     conversion = convert(converted)
     checked.require_names(conversion.sites)
     for site in conversion.sites.values():
@@ -85,15 +88,25 @@ def apply_allocation(model: nn.Module, allocation: Mapping[str, int]) -> nn.Modu
     return frozen_copy(converted, conversion.sites.values(), checked)
 
 
-def relink(model: nn.Module) -> None:
-    """Point the injectors of a copied Brevitas model at the copy's own modules.
+def working_copy(model: nn.Module) -> nn.Module:
+    """A copy of a Brevitas model whose quantizers can be replaced.
 
     Brevitas keeps references to layers inside injector classes, which ``copy.deepcopy`` does not
-    follow.
+    follow: they are pointed at the copy's own layers.
+
+    Raises:
+        ConfigurationError: If Brevitas compiles its quantizers, which then cannot be replaced.
     """
-    for _, proxy in named_proxies(model):
+    if brevitas.config.JIT_ENABLED:
+        raise ConfigurationError(
+            "Bit widths cannot be changed in compiled quantizers, and Brevitas was imported with "
+            "BREVITAS_JIT=1. Start Python with BREVITAS_JIT=0."
+        )
+    copied = copy.deepcopy(model)
+    for _, proxy in named_proxies(copied):
         if proxy.tracked_module_list:
             proxy.update_tracked_modules()
+    return copied
 
 
 def _plain_settings(quantizer: LearnedClippingQuantizer, bits: int) -> dict[str, Any]:
@@ -107,6 +120,7 @@ def _plain_settings(quantizer: LearnedClippingQuantizer, bits: int) -> dict[str,
         "scaling_init": clipping,
         "scaling_shape": SCALAR_SHAPE if clipping.dim() == 0 else tuple(clipping.shape),
         "scaling_min_val": None,
+        "dtype": clipping.dtype,
         "restrict_scaling_impl": FloatRestrictValue,
         "restrict_threshold_impl": FloatRestrictValue,
         "restrict_scale_threshold_impl": FloatRestrictValue,
@@ -135,17 +149,22 @@ def _rebuild(proxies: list[Any], overrides: dict[str, Any], device: torch.device
 
 def _fix_width(proxies: list[Any], quantizer: Any, bits: int) -> None:
     replace_width(quantizer, BitWidthConst(bits).to(quantizer.msb_clamp_bit_width_impl._widths.device))
-    overrides: dict[str, Any] = {"bit_width_impl": BitWidthConst, "bit_width": bits}
-    if len(proxies) > 1:
-        overrides["tensor_quant"] = quantizer
     for proxy in proxies:
-        proxy.quant_injector = proxy.quant_injector.let(**overrides)
+        proxy.quant_injector = proxy.quant_injector.let(bit_width_impl=BitWidthConst, bit_width=bits)
+
+
+def _keep_shared(proxies: list[Any]) -> None:
+    # Brevitas makes quantizers anew when it loads a state dict. What is shared would come apart then; or,
+    # in a copy, be that of the original. Nothing has to be made anew: scales are in the state dict.
+    for proxy in proxies:
+        proxy.init_tensor_quant = dict  # takes what it is called with and does nothing
 
 
 @torch.no_grad()
-def _bake_normalization(quantizer: LearnedClippingQuantizer, proxies: list[Any]) -> None:
+def _bake_normalization(quantizer: LearnedClippingQuantizer, proxies: list[Any], baked: set[int]) -> None:
     if not quantizer.normalize:
         return
-    layers = {id(layer): layer for proxy in proxies for layer in proxy.tracked_module_list}
-    for layer in layers.values():
-        layer.weight.copy_(normalize_weight(layer.weight))
+    for weight in (layer.weight for proxy in proxies for layer in proxy.tracked_module_list):
+        if id(weight) not in baked:  # a weight may be that of several layers
+            weight.copy_(normalize_weight(weight))
+            baked.add(id(weight))

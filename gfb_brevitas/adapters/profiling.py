@@ -63,7 +63,8 @@ def _describe(
 ) -> QuantizerInfo:
     reached = site.name in trace.elements
     if site.kind == "weight":
-        sizes = [layer.weight.numel() for layer in site.tracked_layers(model)]
+        weights = [layer.weight for layer in site.tracked_layers(model)]
+        sizes = list({id(weight): weight.numel() for weight in weights}.values())
         elements, largest = sum(sizes), max(sizes)
     else:
         elements = round(trace.elements.get(site.name, 0) / batch_size)

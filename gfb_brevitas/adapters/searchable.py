@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +12,7 @@ from torch import nn
 from gfb_brevitas.adapters.calibration import calibrate
 from gfb_brevitas.adapters.conversion import Conversion, convert, share_scale
 from gfb_brevitas.adapters.eligibility import named_proxies, tensor_quantizer
-from gfb_brevitas.adapters.freezing import frozen_copy, relink
+from gfb_brevitas.adapters.freezing import frozen_copy, working_copy
 from gfb_brevitas.adapters.profiling import make_profile
 from gfb_brevitas.adapters.tracing import ExampleInputs, Trace, batch_size_of, trace
 from gfb_brevitas.allocation import MAX_BITS, BitAllocation
@@ -66,8 +65,7 @@ def make_searchable(
     if batch_size is not None and batch_size < 1:
         raise ConfigurationError(f"batch_size must be at least 1; got {batch_size}.")
     samples = batch_size_of(example_inputs) if batch_size is None else batch_size
-    converted = copy.deepcopy(model)
-    relink(converted)
+    converted = working_copy(model)
     conversion = convert(
         converted, clipping=clipping, weight_normalization=weight_normalization, max_bits=bits[1]
     )
@@ -208,6 +206,11 @@ def _trace_and_tie(model: nn.Module, example_inputs: ExampleInputs, conversion: 
 def _join(conversion: Conversion, first: str, second: str) -> None:
     leader = conversion.sites[first]
     moved = conversion.sites[second].leader
+    if (leader.learned is None) != (conversion.sites[second].learned is None):
+        raise ConfigurationError(
+            f"{first!r} and {second!r} meet in an addition or concatenation that needs one scale, but only "
+            "one of them has a scale that can be learned. Give both the same scaling, or one quantizer."
+        )
     for site in conversion.sites.values():
         if site.leader == moved:
             share_scale(leader, site)

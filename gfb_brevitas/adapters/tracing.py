@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import product
 from typing import Any
 
@@ -211,6 +212,7 @@ class _Recorder(TorchDispatchMode):
         self.trace = Trace()
         self.layers: list[str] = []
         self._marks: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._scales: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
     def mark_of(self, tensor: Any) -> Mark:
         mark: Mark = self._marks.get(tensor, Mark()) if isinstance(tensor, Tensor) else Mark()
@@ -225,14 +227,24 @@ class _Recorder(TorchDispatchMode):
         trace.elements[name] = trace.elements.get(name, 0) + values.numel()
         trace.largest_call[name] = max(trace.largest_call.get(name, 0), values.numel())
         self._marks[values] = Mark((name,))
+        self._scales[values] = (name,)
 
     def on_unsearched(self, values: Tensor, bits: float) -> None:
         self._marks[values] = Mark((), bits)
 
     def on_meeting(self, one: IntQuantTensor, other: IntQuantTensor) -> bool:
-        left, right = self.mark_of(one.value), self.mark_of(other.value)
-        self.trace.meetings.extend((a, b) for a, b in product(left.names, right.names) if a != b)
+        left, right = self._scale_names(one.value), self._scale_names(other.value)
+        self.trace.meetings.extend((a, b) for a, b in product(left, right) if a != b)
         return True
+
+    def on_arithmetic(self, result: Any, *operands: Any) -> None:
+        """A sum, negative or magnitude of quant tensors has the scale that they have."""
+        if isinstance(result, IntQuantTensor):
+            values = [o.value for o in operands if isinstance(o, IntQuantTensor)]
+            self._scales[result.value] = self._scale_names(*values)
+
+    def _scale_names(self, *values: Tensor) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for v in values for name in self._scales.get(v, ())))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -247,17 +259,15 @@ class _Recorder(TorchDispatchMode):
         return out
 
     def _pass_on(self, args: tuple[Any, ...], out: Any) -> None:
-        sources = [t for t in _tensors(args) if t.is_floating_point()]
-        if not any(t in self._marks for t in sources):
-            return
-        marks = [self.mark_of(t) for t in sources if t.dim() > 0]
-        joined = marks[0]
-        for mark in marks[1:]:
-            joined = joined.join(mark)
-        if all(t in self._marks for t in sources if t.dim() > 0):
-            for tensor in _tensors(out if isinstance(out, (tuple, list)) else (out,)):
-                if tensor.is_floating_point():
-                    self._marks[tensor] = joined
+        sources = [t for t in _tensors(args) if t.is_floating_point() and t.dim() > 0]
+        results = _tensors(out if isinstance(out, (tuple, list)) else (out,))
+        moved = [t for t in results if t.is_floating_point()]
+        if sources and all(t in self._marks for t in sources):
+            joined = reduce(Mark.join, map(self.mark_of, sources))
+            self._marks.update((t, joined) for t in moved)
+        names = self._scale_names(*sources)
+        if names:
+            self._scales.update((t, names) for t in moved)
 
     def _note_product(self, packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         count: Callable[..., int] = flop_registry[packet]
@@ -305,14 +315,29 @@ def _noting_meetings(recorder: _Recorder) -> Iterator[None]:
     def note(one: IntQuantTensor, other: IntQuantTensor) -> bool:
         return recorder.on_meeting(one, other)
 
-    checks = ("check_scaling_factors_same", "check_bit_width_same")
-    for check in checks:
-        setattr(IntQuantTensor, check, note)
+    changed: dict[str, Any] = dict.fromkeys(("check_scaling_factors_same", "check_bit_width_same"), note)
+    for name in ("__add__", "__neg__", "__abs__"):
+        changed[name] = _noting_arithmetic(recorder, getattr(IntQuantTensor, name))
+    own = {name: vars(IntQuantTensor)[name] for name in changed if name in vars(IntQuantTensor)}
+    for name, method in changed.items():
+        setattr(IntQuantTensor, name, method)
     try:
         yield
     finally:
-        for check in checks:
-            delattr(IntQuantTensor, check)
+        for name in changed:
+            if name in own:
+                setattr(IntQuantTensor, name, own[name])
+            else:
+                delattr(IntQuantTensor, name)
+
+
+def _noting_arithmetic(recorder: _Recorder, method: Callable[..., Any]) -> Callable[..., Any]:
+    def noted(*operands: Any) -> Any:
+        result = method(*operands)
+        recorder.on_arithmetic(result, *operands)
+        return result
+
+    return noted
 
 
 def _enter(recorder: _Recorder, name: str) -> Callable[..., None]:

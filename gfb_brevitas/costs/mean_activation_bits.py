@@ -14,8 +14,9 @@ from gfb_brevitas.profile import ModelProfile
 class MeanActivationBits:
     """Mean width of the activation quantizers.
 
-    [ours] The plain mean over activation quantizers is the C_2 that GradFreeBits
-    (doi:10.3390/s22249772) constrains.
+    [ours] By default every activation value counts once, as every weight does in
+    :class:`~gfb_brevitas.costs.WeightSize`: the budget is then one on activation storage. It is the C_2
+    that GradFreeBits (doi:10.3390/s22249772) constrains.
 
     Args:
         name: Name in reports.
@@ -26,7 +27,7 @@ class MeanActivationBits:
     """
 
     name: str = "mean_activation_bits"
-    weighting: Weighting = "quantizers"
+    weighting: Weighting = "elements"
     unit: ClassVar[str] = "bits"
     monotone: ClassVar[bool] = True
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.evaluation.batches import LossFunction, device_of, moved
-from gfb_brevitas.evaluation.modes import inference_only
+from gfb_brevitas.evaluation.modes import BatchNormStatistics, inference_only
 from gfb_brevitas.evaluation.super_batch import Minibatch, SuperBatch
 from gfb_brevitas.space import Bits, Vector
 
@@ -34,7 +34,7 @@ class Evaluator(Protocol):
         """
 
 
-EvaluatorFactory = Callable[["SearchableModel", LossFunction], Evaluator]
+EvaluatorFactory = Callable[["SearchableModel", LossFunction, BatchNormStatistics], Evaluator]
 _factories: dict[str, EvaluatorFactory] = {}
 
 
@@ -43,7 +43,8 @@ def register_evaluator(name: str, factory: EvaluatorFactory) -> None:
 
     Args:
         name: The name; an existing one is replaced.
-        factory: Called with the model and the loss function, once per gradient-free step.
+        factory: Called with the model, the loss function and the statistics that BatchNorm is to use,
+            once per gradient-free step.
     """
     _factories[name] = factory
 
@@ -53,7 +54,9 @@ def evaluator_names() -> tuple[str, ...]:
     return tuple(sorted(_factories))
 
 
-def make_evaluator(name: str, model: SearchableModel, loss: LossFunction) -> Evaluator:
+def make_evaluator(
+    name: str, model: SearchableModel, loss: LossFunction, batchnorm: BatchNormStatistics = "running"
+) -> Evaluator:
     """The evaluator registered under ``name``.
 
     Raises:
@@ -64,7 +67,7 @@ def make_evaluator(name: str, model: SearchableModel, loss: LossFunction) -> Eva
             f"There is no evaluator {name!r}. There are: {', '.join(evaluator_names())}. "
             "Add one with register_evaluator."
         )
-    return _factories[name](model, loss)
+    return _factories[name](model, loss, batchnorm)
 
 
 class ReferenceEvaluator:
@@ -79,10 +82,13 @@ class ReferenceEvaluator:
     Args:
         model: The model.
         loss: ``loss(model, batch)``, a scalar tensor.
+        batchnorm: Whether BatchNorm uses its running statistics or those of the minibatch.
     """
 
-    def __init__(self, model: SearchableModel, loss: LossFunction) -> None:
-        self.model, self.loss = model, loss
+    def __init__(
+        self, model: SearchableModel, loss: LossFunction, batchnorm: BatchNormStatistics = "running"
+    ) -> None:
+        self.model, self.loss, self.batchnorm = model, loss, batchnorm
         self._device = device_of(model)
         self._known: dict[bytes, dict[int, float]] = {}
         self._weights: tuple[tuple[int, int], ...] = ()
@@ -97,7 +103,7 @@ class ReferenceEvaluator:
         self._forget_stale(super_batch)
         before = self.model.space.bits(self.model.allocation)
         try:
-            with inference_only(self.model):
+            with inference_only(self.model, self.batchnorm):
                 values = [self._row_loss(row, super_batch.minibatches) for row in rows]
         finally:
             self.model.set_bits(before)

@@ -63,7 +63,7 @@ class Clipping(nn.Module, ABC):
         """The clipping value at a width of ``bits``; a scalar or a broadcastable shape."""
         raw = self.relative(bits) * self.unit
         fixed = raw.detach()
-        return raw + (fixed.clamp_min(MIN_CLIPPING) - fixed)
+        return fixed.clamp_min(MIN_CLIPPING) + (raw - fixed)
 
 
 class ConstantClipping(Clipping):
@@ -104,7 +104,8 @@ class LinearClipping(Clipping):
         intercept = values.mean(dim=0) - slope * b.mean()
         # A line that would fall below half the smallest wanted value is replaced by a constant.
         smallest = torch.stack(list(targets.values())).amin(dim=0)
-        too_low = intercept + slope * min(targets) < 0.5 * smallest
+        lowest = torch.minimum(intercept + slope * min(targets), intercept + slope * max(targets))
+        too_low = lowest < 0.5 * smallest
         self.slope.copy_(torch.where(too_low, torch.zeros_like(slope), slope) * SLOPE_BITS)
         self.intercept.copy_(torch.where(too_low, values.mean(dim=0), intercept))
 

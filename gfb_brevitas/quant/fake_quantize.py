@@ -32,8 +32,15 @@ def fake_quantize(x: Tensor, clipping: Tensor, bits: int, integers: IntegerForma
     Returns:
         The quantized values, shape of ``x``, and the scale, shape of ``clipping``.
     """
-    quantized: Tensor = _FakeQuantize.apply(x, clipping, bits, integers)  # type: ignore[no-untyped-call]
-    return quantized, clipping / integers.threshold(bits)
+    scale = scale_of(clipping, bits, integers)
+    quantized: Tensor = _FakeQuantize.apply(x, clipping, scale.detach(), bits, integers)  # type: ignore[no-untyped-call]
+    return quantized, scale
+
+
+def scale_of(clipping: Tensor, bits: int, integers: IntegerFormat) -> Tensor:
+    """The scale that belongs to a clipping value, s = a / threshold; shape of ``clipping``."""
+    # A tensor on the same device, as in Brevitas: CUDA would multiply by the reciprocal of a number.
+    return clipping / clipping.new_full((), integers.threshold(bits))
 
 
 def quantize_values(x: Tensor, scale: Tensor, bits: int, integers: IntegerFormat) -> Tensor:
@@ -55,9 +62,11 @@ def quantize_values(x: Tensor, scale: Tensor, bits: int, integers: IntegerFormat
 
 class _FakeQuantize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, clipping: Tensor, bits: int, integers: IntegerFormat) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, clipping: Tensor, scale: Tensor, bits: int, integers: IntegerFormat
+    ) -> Tensor:
         threshold = integers.threshold(bits)
-        quantized = quantize_values(x, clipping / threshold, bits, integers)
+        quantized = quantize_values(x, scale, bits, integers)
         ctx.save_for_backward(x, clipping, quantized)
         ctx.range = (integers.smallest(bits) / threshold, integers.largest(bits) / threshold)
         return quantized
@@ -73,4 +82,4 @@ class _FakeQuantize(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             per_element = gradient * (quantized - x * inside) / clipping
             to_clipping = per_element.sum_to_size(clipping.shape)
-        return to_x, to_clipping, None, None
+        return to_x, to_clipping, None, None, None

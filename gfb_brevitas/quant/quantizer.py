@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gfb_brevitas.allocation import MAX_BITS
 from gfb_brevitas.quant.clipping import Clipping
-from gfb_brevitas.quant.fake_quantize import fake_quantize
+from gfb_brevitas.quant.fake_quantize import fake_quantize, scale_of
 from gfb_brevitas.quant.integers import IntegerFormat
 from gfb_brevitas.quant.sampling import ValueSampler
 
@@ -75,7 +75,7 @@ class LearnedClippingQuantizer(nn.Module):
         bits = self.width.bits
         if self.sampler is not None:
             self.sampler.add(x)
-            return x, self.clipping(bits) / self.integers.threshold(bits), self._zero, self.width()
+            return x, scale_of(self.clipping(bits), bits, self.integers), self._zero, self.width()
         values, scale = fake_quantize(x, self.clipping(bits), bits, self.integers)
         return values, scale, self._zero, self.width()
 

@@ -32,7 +32,8 @@ class ValueSampler:
         rows = x.reshape(1, -1) if self.channel_dim is None else x.movedim(self.channel_dim, 0).flatten(1)
         # An odd stride does not fall into step with the (mostly even) rows of an image.
         stride = -(-rows.shape[1] // self.per_call)
-        taken = rows[:, :: stride + (stride > 1 and stride % 2 == 0)].detach().float().clone()
+        taken = rows[:, :: stride + (stride > 1 and stride % 2 == 0)]
+        taken = taken[:, : self.capacity - self._count].detach().float().clone()
         self._kept.append(taken)
         self._count += taken.shape[1]
 

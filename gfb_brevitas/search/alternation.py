@@ -27,6 +27,7 @@ from gfb_brevitas.search.run_folder import RunFolder
 from gfb_brevitas.search.study import Storage, opened_storage
 from gfb_brevitas.search.training import Trainer
 from gfb_brevitas.search.validation import Metric, Validation
+from gfb_brevitas.space import SearchSpace
 
 if TYPE_CHECKING:
     from gfb_brevitas.adapters.searchable import SearchableModel
@@ -124,6 +125,7 @@ def fit(
     if allocation is None:
         constraints.check_reachable()
     start = _initial_allocation(model, constraints, search, allocation)
+    pretrain = start if search.pretrain_bits is None else _uniform(model.space, search.pretrain_bits)
     data = RunData(
         train=train_batches,
         search=train_batches if search_batches is None else search_batches,
@@ -146,6 +148,7 @@ def fit(
             search=search,
             trainer=trainer,
             validation=Validation(metric, loss, validation_data, seed=search.seed),
+            pretrain=pretrain,
             start=start,
             searched=allocation is None,
             calibrate=calibrate,
@@ -207,7 +210,11 @@ def _initial_allocation(
     if bits is None:
         named = (budget.uniform_bits for budget in constraints.budgets if budget.uniform_bits is not None)
         bits = next(named, DEFAULT_BITS)
-    return model.space.uniform(*bits) if isinstance(bits, tuple) else model.space.uniform(bits)
+    return _uniform(model.space, bits)
+
+
+def _uniform(space: SearchSpace, bits: int | tuple[int, int]) -> BitAllocation:
+    return space.uniform(*bits) if isinstance(bits, tuple) else space.uniform(bits)
 
 
 def _check_data(data: RunData, validation: Batches | None) -> None:

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from gfb_brevitas.allocation import MAX_BITS
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.evaluation.evaluator import evaluator_names
+from gfb_brevitas.evaluation.modes import BATCHNORM_STATISTICS, BatchNormStatistics
 from gfb_brevitas.evaluation.super_batch import SUPER_BATCH_KINDS, SuperBatchKind
 
 Penalty = Literal["exact", "squared"]
@@ -36,6 +37,13 @@ def _is_number(value: object, *, above: float = -math.inf, least: float = -math.
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return math.isfinite(value) and value > above and value >= least
+
+
+def _check_uniform_bits(name: str, bits: int | tuple[int, int] | None) -> None:
+    widths = bits if isinstance(bits, tuple) else () if bits is None else (bits,)
+    valid = all(_is_count(width, 1) and width <= MAX_BITS for width in widths)
+    rule = f"None, a width from 1 to {MAX_BITS}, or a pair (weight bits, activation bits) of widths"
+    _require(valid and (not isinstance(bits, tuple) or len(bits) == 2), name, rule, bits)
 
 
 def _is_pattern_and_rate(entry: object) -> bool:
@@ -70,8 +78,13 @@ class SearchConfig:
             end of a step, before one is chosen [ours].
         reevaluate_batches: Minibatches of that re-evaluation, at most one pass over the data; ``None``
             is four super-batches [ours].
-        initial_bits: The first allocation: one width, or ``(weight bits, activation bits)``; ``None``
-            is the uniform width of the first budget that has one, or else 4.
+        initial_bits: The allocation that the search starts from: one width, or ``(weight bits,
+            activation bits)``; ``None`` is the uniform width of the first budget that has one, or else 4.
+        pretrain_bits: The allocation of the pretraining, in the same form; ``None`` is that of
+            ``initial_bits``. At another one, clipping is calibrated again after the pretraining [ours].
+        batchnorm: Statistics that BatchNorm uses while candidates are evaluated: its ``"running"`` ones
+            (evaluation mode proper), or those of each minibatch, ``"batch"``, which do not belong to the
+            widths of the last training [ours].
         evaluator: Name of the evaluator, see :func:`gfb_brevitas.evaluation.register_evaluator`.
         seed: Everything random in the search and the training derives from it.
 
@@ -93,6 +106,8 @@ class SearchConfig:
     reevaluate_best: int = 5
     reevaluate_batches: int | None = None
     initial_bits: int | tuple[int, int] | None = None
+    pretrain_bits: int | tuple[int, int] | None = None
+    batchnorm: BatchNormStatistics = "batch"
     evaluator: str = "reference"
     seed: int = 0
 
@@ -112,8 +127,12 @@ class SearchConfig:
         _require(self.penalty in ("exact", "squared"), "penalty", "'exact' or 'squared'", self.penalty)
         names = evaluator_names()
         _require(self.evaluator in names, "evaluator", f"one of {', '.join(names)}", self.evaluator)
+        statistics = BATCHNORM_STATISTICS
+        rule = f"one of {', '.join(statistics)}"
+        _require(self.batchnorm in statistics, "batchnorm", rule, self.batchnorm)
         self._check_population()
-        self._check_initial_bits()
+        _check_uniform_bits("initial_bits", self.initial_bits)
+        _check_uniform_bits("pretrain_bits", self.pretrain_bits)
 
     def _check_population(self) -> None:
         if self.population_size is not None and self.population_size > self.evaluations_per_step:
@@ -121,13 +140,6 @@ class SearchConfig:
                 f"`population_size` must fit into `evaluations_per_step` ({self.evaluations_per_step}), "
                 f"or not even one generation is possible; got {self.population_size}."
             )
-
-    def _check_initial_bits(self) -> None:
-        bits = self.initial_bits
-        widths = bits if isinstance(bits, tuple) else () if bits is None else (bits,)
-        valid = all(_is_count(width, 1) and width <= MAX_BITS for width in widths)
-        rule = f"None, a width from 1 to {MAX_BITS}, or a pair (weight bits, activation bits) of widths"
-        _require(valid and (not isinstance(bits, tuple) or len(bits) == 2), "initial_bits", rule, bits)
 
     @property
     def reevaluation_size(self) -> int:

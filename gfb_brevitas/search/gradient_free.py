@@ -22,8 +22,7 @@ from gfb_brevitas.evaluation.batches import Batches, LossFunction, device_of
 from gfb_brevitas.evaluation.evaluator import Evaluator, make_evaluator
 from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
 from gfb_brevitas.evaluation.super_batch import SuperBatch
-from gfb_brevitas.samplers import CmaState
-from gfb_brevitas.samplers._strategy import default_population_size
+from gfb_brevitas.samplers import CmaState, default_population_size
 from gfb_brevitas.search.config import SearchConfig
 from gfb_brevitas.search.generation_log import GenerationLog
 from gfb_brevitas.search.history import Candidate, CostRows, GenerationRecord, StepRecord
@@ -106,7 +105,9 @@ class GradientFreeStep:
             return self._nothing_to_search(incumbent)
         began = time.perf_counter()
         study = self._study(incumbent, distribution)
-        evaluator = make_evaluator(self.config.evaluator, self.model, self.loss)
+        evaluator = make_evaluator(
+            self.config.evaluator, self.model, self.loss, self.config.batchnorm
+        )
         samples, generations, stopped = self._search(study, evaluator)
         candidates = self._choose(study, evaluator, samples, incumbent)
         bits = np.array(candidates[0].bits, dtype=np.int64)

@@ -17,7 +17,7 @@ class Unit:
     Attributes:
         kind: What is done: calibration, a gradient-free step, an epoch, or the end of a round.
         round: Round, from 1; 0 is what comes before the first.
-        number: Step of the round, from 1; epoch of the run, from 0; or 0.
+        number: Step of the round, from 1; epoch of the run, from 0; calibration of the run, from 0.
     """
 
     kind: UnitKind
@@ -35,6 +35,8 @@ def planned_units(search: SearchConfig, *, calibrate: bool, searched: bool) -> t
     """
     units = [Unit(kind="calibrate")] if calibrate else []
     units += [Unit(kind="epoch", number=epoch) for epoch in range(search.pretrain_epochs)]
+    if calibrate and search.pretrain_epochs and search.pretrain_bits is not None:
+        units.append(Unit(kind="calibrate", number=1))
     for r in range(1, search.rounds + 1):
         first = search.pretrain_epochs + (r - 1) * search.epochs_per_round
         steps = search.steps_per_round if searched else 0

@@ -79,7 +79,8 @@ class Run:
         search: Settings of the search.
         trainer: Trains the model; ``None`` if there are no epochs.
         validation: Computes the metric.
-        start: The initial allocation.
+        pretrain: The allocation of the pretraining.
+        start: The allocation that the search starts from.
         searched: Whether there are gradient-free steps; otherwise ``start`` stays.
         calibrate: Whether clipping is calibrated first.
         name: First part of the Optuna studies' names.
@@ -98,6 +99,7 @@ class Run:
         search: SearchConfig,
         trainer: Trainer | None,
         validation: Validation,
+        pretrain: BitAllocation,
         start: BitAllocation,
         searched: bool,
         calibrate: bool,
@@ -116,7 +118,8 @@ class Run:
         self.best: BestState | None = None
         self._distribution: str | None = None
         self._records: list[Record] = []
-        model.set_allocation(start)
+        self._start = start
+        model.set_allocation(pretrain if search.pretrain_epochs else start)
 
     @property
     def history(self) -> History:
@@ -171,7 +174,7 @@ class Run:
 
     def _calibrate(self, unit: Unit) -> CalibrationRecord:
         began = time.perf_counter()
-        seed = derive_seed(self.search.seed, "calibration")
+        seed = derive_seed(self.search.seed, "calibration", unit.number)
         if self.data.calibration is None:
             batches = list(one_pass(self.data.train, seed, CALIBRATION_BATCHES))
         else:
@@ -212,6 +215,9 @@ class Run:
         began = time.perf_counter()
         outcome = self.trainer.run_epoch(self.data.train, unit.number, recovery=self._recovery(unit.number))
         best = self._validate(unit.number + 1)
+        feasible = self._feasible()
+        if unit.number + 1 == self.search.pretrain_epochs:
+            self.model.set_allocation(self._start)
         record = EpochRecord(
             seconds=time.perf_counter() - began,
             epoch=unit.number + 1,
@@ -219,7 +225,7 @@ class Run:
             train_loss=outcome.train_loss,
             learning_rate=outcome.learning_rate,
             metric=self.metric,
-            feasible=self._feasible(),
+            feasible=feasible,
             best=best,
         )
         _logger.info(
@@ -247,7 +253,7 @@ class Run:
     def _validate(self, epochs: int) -> bool:
         """Compute the metric of the present state; keep the state if it is the best feasible one."""
         self.metric = self.validation(self.model)
-        may_win = self._feasible() or not self.searched
+        may_win = self._feasible() if self.searched else self.model.allocation == self._start
         if not may_win or not is_better(self.metric, None if self.best is None else self.best.metric):
             return False
         self.best = BestState(

@@ -120,11 +120,14 @@ def make_sampler(
         step_size: Standard deviation to start with, in log2 bits.
         population_size: Candidates per generation.
         seed: Seed of the draws.
-        distribution: Carried over from an earlier step; then mean and step size are its own.
+        distribution: Carried over from an earlier step; then the mean is its own, and so is the step
+            size unless it is below half of ``step_size``: widths are whole numbers, so a distribution
+            that has contracted onto one allocation draws nothing else [ours].
     """
     settings = {"population_size": population_size, "search_space": space.distributions(), "seed": seed}
     if distribution is not None:
-        return CmaSampler(distribution=distribution, **settings)  # type: ignore[arg-type]
+        widest = max(distribution.step_size, step_size / 2)
+        return CmaSampler(distribution=distribution, step_size=widest, **settings)  # type: ignore[arg-type]
     vector = space.encode(space.allocation(start)).tolist()
     mean = {c.name: value for c, value in zip(space.free, vector, strict=True)}
     return CmaSampler(mean=mean, step_size=step_size, **settings)  # type: ignore[arg-type]

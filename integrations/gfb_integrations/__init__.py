@@ -1,1 +1,10 @@
-"""To be written."""
+"""What connects :mod:`gfb_brevitas` to other tools, one subpackage per tool.
+
+Each works on *plain Brevitas models* (what a search hands back) and needs its own optional
+dependencies, which are imported when they are first used. ``import gfb_integrations`` imports none of
+them; a function whose dependency is missing raises
+:class:`~gfb_brevitas.errors.MissingExtraError` with the command that installs it.
+
+* :mod:`gfb_integrations.qonnx`: export to QONNX, and proof that the file computes what the model does
+  (``pip install 'gfb-brevitas[export]'``).
+"""
