@@ -12,8 +12,8 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCHMARKS := $(sort $(wildcard tests/benchmarks/bench_*.py))
 
-# One thread per process: two processes with a thread pool each are slower than two without.
-test unit: export OMP_NUM_THREADS ?= 1
+# Small networks gain nothing from a second thread, and lose much when something else wants the core.
+demo test unit bench: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint types unit format bench clean

@@ -1,1 +1,83 @@
-"""To be written."""
+"""gfb_brevitas: the best bit width for every layer of a Brevitas model, under hard budgets.
+
+The method is GradFreeBits (Bodner, Ben-Shalom, Treister, Sensors 2022, 22(24), 9772,
+doi:10.3390/s22249772): CMA-ES moves the bit widths, quantization-aware training moves the weights, in
+turn.
+
+Example:
+    >>> import gfb_brevitas as gfb
+    >>> searchable = gfb.make_searchable(model, example_inputs)  # doctest: +SKIP
+    >>> result = gfb.fit(searchable, loss=loss, train_batches=loader, budgets=gfb.paper_budgets(3))  # doctest: +SKIP
+    >>> result.model, result.allocation  # doctest: +SKIP
+"""
+
+from importlib.metadata import version
+
+from gfb_brevitas.adapters import SearchableModel, apply_allocation, make_searchable, quantize_float_model
+from gfb_brevitas.allocation import BitAllocation
+from gfb_brevitas.constraints import Budget, Constraints, paper_budgets
+from gfb_brevitas.errors import (
+    AllocationError,
+    CalibrationError,
+    CheckpointError,
+    ConfigurationError,
+    EmptyDataError,
+    ExportError,
+    GfbError,
+    InfeasibleBudgetError,
+    MissingExtraError,
+    NonFiniteLossError,
+    NothingSearchableError,
+    UntraceableModelError,
+)
+from gfb_brevitas.profile import ModelProfile, QuantizerInfo
+from gfb_brevitas.rules import Fix, Range, Tie
+from gfb_brevitas.samplers import CmaSampler
+from gfb_brevitas.search import (
+    Callback,
+    SearchConfig,
+    SearchResult,
+    TrainingConfig,
+    fit,
+    preset,
+)
+from gfb_brevitas.space import SearchSpace
+
+__version__ = version("gfb-brevitas")
+
+__all__ = [
+    "AllocationError",
+    "BitAllocation",
+    "Budget",
+    "CalibrationError",
+    "Callback",
+    "CheckpointError",
+    "CmaSampler",
+    "ConfigurationError",
+    "Constraints",
+    "EmptyDataError",
+    "ExportError",
+    "Fix",
+    "GfbError",
+    "InfeasibleBudgetError",
+    "MissingExtraError",
+    "ModelProfile",
+    "NonFiniteLossError",
+    "NothingSearchableError",
+    "QuantizerInfo",
+    "Range",
+    "SearchConfig",
+    "SearchResult",
+    "SearchSpace",
+    "SearchableModel",
+    "Tie",
+    "TrainingConfig",
+    "UntraceableModelError",
+    "__version__",
+    "apply_allocation",
+    "fit",
+    "make_searchable",
+    "paper_budgets",
+    "preset",
+    "quantize_float_model",
+]

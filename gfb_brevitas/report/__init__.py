@@ -1,1 +1,7 @@
-"""To be written."""
+"""What people see: progress in the terminal and tables of results."""
+
+from gfb_brevitas.report.comparison import Contender, comparison_table
+from gfb_brevitas.report.progress import TerminalProgress
+from gfb_brevitas.report.quantizers import profile_table
+
+__all__ = ["Contender", "TerminalProgress", "comparison_table", "profile_table"]
