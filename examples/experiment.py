@@ -138,7 +138,10 @@ def accuracy(model: nn.Module, samples: Samples) -> float:
     """Share of samples classified right, in evaluation mode."""
     model.eval()
     images, labels = samples
-    right = sum(int((model(i).argmax(1) == c).sum()) for i, c in zip(images.split(512), labels.split(512), strict=True))
+    right = sum(
+        int((model(i).argmax(1) == c).sum())
+        for i, c in zip(images.split(512), labels.split(512), strict=True)
+    )
     return right / len(labels)
 
 

@@ -38,7 +38,6 @@ VARIANTS: dict[str, Callable[[Experiment], Experiment]] = {
     "clipping: constant": lambda experiment: replace(experiment, clipping="constant"),
     "clipping: one per width": lambda experiment: replace(experiment, clipping="per_bit"),
     "a single round": _one_round,
-    "distribution not carried over": _search(carry_distribution=False),
     "distribution carried over": _search(carry_distribution=True),
     "BatchNorm: running statistics": _search(batchnorm="running"),
     "pretraining at the uniform widths": _search(pretrain_bits=None),
