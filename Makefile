@@ -16,7 +16,7 @@ BENCHMARKS := $(sort $(wildcard tests/benchmarks/bench_*.py))
 demo test unit bench: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types unit format bench clean
+.PHONY: help install demo test lint types unit format bench tables clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,9 @@ bench: $(INSTALLED)  ## run the benchmarks; results go to bench/NAME.json
 	    echo "== $$name"; \
 	    $(BIN)/python "$$file" --json "bench/$$name.json" $(ARGS); \
 	done
+
+tables: $(INSTALLED)  ## write the tables of the documentation from bench/*.json
+	$(BIN)/python tests/benchmarks/update_tables.py
 
 clean:  ## remove results and caches; .venv and other runs stay
 	rm -rf build dist bench runs/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -7,7 +7,9 @@ turn.
 Example:
     >>> import gfb_brevitas as gfb
     >>> searchable = gfb.make_searchable(model, example_inputs)  # doctest: +SKIP
-    >>> result = gfb.fit(searchable, loss=loss, train_batches=loader, budgets=gfb.paper_budgets(3))  # doctest: +SKIP
+    >>> result = gfb.fit(  # doctest: +SKIP
+    ...     searchable, loss=loss, train_batches=loader, budgets=gfb.paper_budgets(3)
+    ... )
     >>> result.model, result.allocation  # doctest: +SKIP
 """
 

@@ -38,7 +38,9 @@ def run(
     context: typer.Context,
     program: Annotated[
         str,
-        typer.Argument(help="A Python file with a function main(arguments); `.py` may be left out. --help: its own help."),
+        typer.Argument(
+            help="A Python file with a function main(arguments); `.py` may be left out. --help: its own help."
+        ),
     ],
 ) -> None:
     """Run an example, or a program of your own: everything after its name is passed on to it.

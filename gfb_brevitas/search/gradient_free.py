@@ -105,9 +105,7 @@ class GradientFreeStep:
             return self._nothing_to_search(incumbent)
         began = time.perf_counter()
         study = self._study(incumbent, distribution)
-        evaluator = make_evaluator(
-            self.config.evaluator, self.model, self.loss, self.config.batchnorm
-        )
+        evaluator = make_evaluator(self.config.evaluator, self.model, self.loss, self.config.batchnorm)
         samples, generations, stopped = self._search(study, evaluator)
         candidates = self._choose(study, evaluator, samples, incumbent)
         bits = np.array(candidates[0].bits, dtype=np.int64)

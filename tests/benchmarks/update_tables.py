@@ -1,0 +1,81 @@
+"""Write the tables of the documentation from the benchmarks' JSON files.
+
+    make tables
+
+reads bench/*.json, writes docs/results.md, and replaces what stands between the markers
+``<!-- table NAME -->`` and ``<!-- end -->`` in README.md and docs/method.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+DETAILS = "runs"
+HEAD = """# Measured results
+
+Written by `make tables` from what `make bench` measured; do not edit. Each table is one script in
+`tests/benchmarks`, which runs alone and takes `--quick` and `--json FILE`.
+"""
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows (column to value) as a Markdown table."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    lines = ["| " + " | ".join(column.replace("_", " ") for column in columns) + " |"]
+    lines.append("|" + "---|" * len(columns))
+    lines += ["| " + " | ".join(_text(row.get(column)) for column in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def section(document: Mapping[str, Any], *, details: bool) -> str:
+    """One benchmark: what was set, and its tables."""
+    settings = {k: v for k, v in document["settings"].items() if k != "versions"}
+    versions = document["settings"].get("versions", {})
+    parts = [
+        "Settings: " + ", ".join(f"{name} {value}" for name, value in {**settings, **versions}.items()) + "."
+    ]
+    for name, value in document["figures"].items():
+        is_table = isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+        if is_table and (details or name != DETAILS):
+            parts.append(markdown_table(value))
+        elif not isinstance(value, list | Mapping):
+            parts.append(f"{name.replace('_', ' ')}: {_text(value)}")
+    return "\n\n".join(parts)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+
+def main() -> None:
+    """Read every JSON file and write the documents."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bench", type=Path, default=ROOT / "bench", help="folder of the JSON files")
+    files = sorted(parser.parse_args().bench.glob("*.json"))
+    documents = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+    sections = [f"## {name}\n\n{section(document, details=True)}" for name, document in documents.items()]
+    (ROOT / "docs" / "results.md").write_text("\n\n".join([HEAD, *sections]) + "\n", encoding="utf-8")
+
+    def fill(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in documents:
+            return match[0]
+        tables = [v for k, v in documents[name]["figures"].items() if isinstance(v, list) and k != DETAILS]
+        return f"<!-- table {name} -->\n\n" + "\n\n".join(map(markdown_table, tables)) + "\n\n<!-- end -->"
+
+    for path in (ROOT / "README.md", ROOT / "docs" / "method.md"):
+        text = path.read_text(encoding="utf-8")
+        pattern = r"<!-- table (?P<name>\w+) -->.*?<!-- end -->"
+        path.write_text(re.sub(pattern, fill, text, flags=re.DOTALL), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
