@@ -30,7 +30,8 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[dev]'
 	@touch $@
 
-demo: $(INSTALLED)  ## search bit widths for a small network on handwritten digits
+demo: $(INSTALLED)  ## search bit widths for a small network on handwritten digits, from scratch
+	rm -rf runs/demo
 	$(BIN)/gfb run examples/digits --run-folder runs/demo $(ARGS)
 
 test: lint types unit  ## all checks: lint, types and tests

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import gfb_brevitas as gfb
 from gfb_brevitas.files import write_text_atomically
 from gfb_brevitas.report import Contender, TerminalProgress, comparison_table
-from gfb_integrations.qonnx import export_qonnx
+from gfb_integrations.qonnx import export_qonnx, require_export
 
 Samples = tuple[Tensor, Tensor]
 
@@ -164,15 +164,25 @@ def compare(
         verify_samples: Test samples that the QONNX file is verified on.
         title: Title of the table.
     """
+    require_export()
     console = Console()
-    began = time.perf_counter()
     result, searched = experiment.fit(budget_bits, progress="search", run_folder=run_folder)
+    began = time.perf_counter()
     rows = []
     for bits in sorted({budget_bits, *others}):
         _, row = experiment.fit_uniform(bits, progress=f"uniform {bits}")
         rows.append(row)
     uniform = next(row for row in rows if row.name == f"uniform {budget_bits}")
     console.print(comparison_table([*rows, searched], title))
+    summary = {
+        "accuracy": searched.accuracy,
+        "uniform_accuracy": uniform.accuracy,
+        "weight_bits_ratio": searched.weight_bits / uniform.weight_bits,
+        "mean_activation_bits": searched.mean_activation_bits,
+        "feasible": all(use.feasible for use in result.costs),
+        "comparison": [row.to_dict() for row in (*rows, searched)],
+    }
+    add_to_summary(run_folder, summary)
     images = experiment.data.test[0]
     report = export_qonnx(
         result.model, images[:1], run_folder / "model.qonnx.onnx", verify_on=images[:verify_samples]
@@ -185,20 +195,19 @@ def compare(
         f"{report.path}: {proof.samples} samples, largest difference to PyTorch {proof.max_abs_diff:.3g}, "
         f"same class for {proof.argmax_agreement:.1%}"
     )
-    summary = json.loads((run_folder / "summary.json").read_text(encoding="utf-8"))
     summary |= {
-        "accuracy": searched.accuracy,
-        "uniform_accuracy": uniform.accuracy,
-        "weight_bits_ratio": searched.weight_bits / uniform.weight_bits,
-        "mean_activation_bits": searched.mean_activation_bits,
-        "feasible": all(use.feasible for use in result.costs),
         "qonnx_max_abs_diff": proof.max_abs_diff,
         "qonnx_argmax_agreement": proof.argmax_agreement,
-        "allocation": dict(result.allocation),
-        "seconds": time.perf_counter() - began,
-        "comparison": [row.to_dict() for row in (*rows, searched)],
         "qonnx": report.to_dict(),
+        "seconds": result.seconds + time.perf_counter() - began,
     }
-    write_text_atomically(run_folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    add_to_summary(run_folder, summary)
     console.print(f"allocation, checkpoints, history and summary: {run_folder}")
     return summary
+
+
+def add_to_summary(run_folder: Path, figures: Mapping[str, Any]) -> None:
+    """Add figures to a run's ``summary.json``."""
+    path = run_folder / "summary.json"
+    summary = json.loads(path.read_text(encoding="utf-8")) | dict(figures)
+    write_text_atomically(path, json.dumps(summary, indent=2) + "\n")

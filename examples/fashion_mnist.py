@@ -24,11 +24,11 @@ from gfb_brevitas.errors import GfbError
 from gfb_brevitas.files import replacing
 
 SOURCE = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
-MD5 = {
-    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+SHA256 = {
+    "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+    "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+    "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+    "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
 }
 HEADER_BYTES = {"images-idx3": 16, "labels-idx1": 8}
 MEAN, STD = 0.2860, 0.3530
@@ -47,9 +47,9 @@ def _file(folder: Path, name: str) -> bytes:
                 "of https://github.com/zalandoresearch/fashion-mnist and pass their folder with --data."
             ) from error
     content = path.read_bytes()
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != MD5[name]:
+    if hashlib.sha256(content).hexdigest() != SHA256[name]:
         raise GfbError(
-            f"{str(path)!r} is not the original {name}: its MD5 differs. Remove it to download it."
+            f"{str(path)!r} is not the original {name}: its SHA-256 differs. Remove it to download it."
         )
     return content
 

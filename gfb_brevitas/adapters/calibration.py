@@ -16,6 +16,7 @@ from gfb_brevitas.quant import Clipping, Samples, mse_optimal_clipping, normaliz
 from gfb_brevitas.quant.sampling import ValueSampler
 
 _WEIGHT_SAMPLE = 65536
+_WEIGHT_SAMPLE_PER_CHANNEL = 4096
 
 
 @torch.no_grad()
@@ -135,7 +136,8 @@ def _activation_samples(site: Site) -> Samples | None:
 def _weight_samples(model: nn.Module, site: Site) -> Samples | None:
     if site.learned is None:
         return None
-    sampler = ValueSampler(site.channel_dim, per_call=_WEIGHT_SAMPLE, capacity=1 << 62)
+    most = _WEIGHT_SAMPLE if site.channel_dim is None else _WEIGHT_SAMPLE_PER_CHANNEL
+    sampler = ValueSampler(site.channel_dim, per_call=most, capacity=1 << 62)
     for layer in site.tracked_layers(model):
         weight = layer.weight.detach()
         sampler.add(normalize_weight(weight) if site.learned.normalize else weight)

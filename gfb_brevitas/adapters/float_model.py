@@ -8,7 +8,7 @@ import warnings
 import torch
 from torch import nn
 
-from gfb_brevitas.adapters.tracing import ExampleInputs, run
+from gfb_brevitas.adapters.tracing import ExampleInputs, require_module, run
 from gfb_brevitas.errors import UntraceableModelError
 
 
@@ -31,7 +31,9 @@ def quantize_float_model(
 
     Raises:
         UntraceableModelError: If tracing, quantization or the first forward fails, with its cause.
+        ConfigurationError: If ``model`` is not a module.
     """
+    require_module(model)
     training = model.training
     try:
         with warnings.catch_warnings():

@@ -19,6 +19,8 @@ from torch import nn
 
 from gfb_brevitas.adapters.conversion import Site, convert, replace_width
 from gfb_brevitas.adapters.eligibility import named_proxies, tensor_quantizer
+from gfb_brevitas.adapters.ties import trace_and_tie
+from gfb_brevitas.adapters.tracing import ExampleInputs
 from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.quant import LearnedClippingQuantizer, normalize_weight
@@ -61,10 +63,12 @@ def frozen_copy(model: nn.Module, sites: Iterable[Site], allocation: Mapping[str
     return frozen
 
 
-def apply_allocation(model: nn.Module, allocation: Mapping[str, int]) -> nn.Module:
+def apply_allocation(
+    model: nn.Module, allocation: Mapping[str, int], example_inputs: ExampleInputs | None = None
+) -> nn.Module:
     """A plain Brevitas copy of a user's model with the widths of an allocation.
 
-    The copy has the structure of a frozen model: it loads the state dict of one. Its scales start
+    The copy has the structure of a frozen model, so it loads the state dict of one. Its scales start
     from those of ``model``.
 
     Example:
@@ -74,10 +78,14 @@ def apply_allocation(model: nn.Module, allocation: Mapping[str, int]) -> nn.Modu
     Args:
         model: A Brevitas model like the one that the allocation was found for.
         allocation: Width per quantizer name.
+        example_inputs: One batch. Needed when different quantizers meet in an addition or concatenation
+            of quant tensors (``tie_group`` in the profile tells): they share one scale in the frozen model,
+            and without a forward pass there is no telling that they meet.
 
     Raises:
         AllocationError: If the allocation does not name the model's quantizers, or a width is below
             what a quantizer can take.
+        UntraceableModelError: If the model fails on ``example_inputs``.
     """
     checked = BitAllocation(allocation)
     converted = working_copy(model)
@@ -85,6 +93,8 @@ def apply_allocation(model: nn.Module, allocation: Mapping[str, int]) -> nn.Modu
     checked.require_names(conversion.sites)
     for site in conversion.sites.values():
         site.require_width(checked[site.name])
+    if example_inputs is not None:
+        trace_and_tie(converted, example_inputs, conversion)
     return frozen_copy(converted, conversion.sites.values(), checked)
 
 

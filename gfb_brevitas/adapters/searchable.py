@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from gfb_brevitas.adapters.calibration import calibrate
-from gfb_brevitas.adapters.conversion import Conversion, convert, share_scale
-from gfb_brevitas.adapters.eligibility import named_proxies, tensor_quantizer
+from gfb_brevitas.adapters.conversion import Conversion, convert
 from gfb_brevitas.adapters.freezing import frozen_copy, working_copy
 from gfb_brevitas.adapters.profiling import make_profile
-from gfb_brevitas.adapters.tracing import ExampleInputs, Trace, batch_size_of, trace
+from gfb_brevitas.adapters.ties import trace_and_tie
+from gfb_brevitas.adapters.tracing import ExampleInputs, batch_size_of, require_module
 from gfb_brevitas.allocation import MAX_BITS, BitAllocation
 from gfb_brevitas.errors import ConfigurationError, NothingSearchableError
 from gfb_brevitas.profile import ModelProfile
@@ -61,9 +62,14 @@ def make_searchable(
         UntraceableModelError: If the model fails on ``example_inputs``.
         ConfigurationError: If a setting or rule is not valid.
     """
+    require_module(model)
+    if isinstance(model, SearchableModel):
+        raise ConfigurationError(
+            "The model is searchable already. Use it as it is, or pass the Brevitas model it was made from."
+        )
     _check_bits(bits)
-    if batch_size is not None and batch_size < 1:
-        raise ConfigurationError(f"batch_size must be at least 1; got {batch_size}.")
+    if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
+        raise ConfigurationError(f"batch_size must be at least 1; got {batch_size!r}.")
     samples = batch_size_of(example_inputs) if batch_size is None else batch_size
     converted = working_copy(model)
     conversion = convert(
@@ -71,7 +77,7 @@ def make_searchable(
     )
     if not conversion.sites:
         raise NothingSearchableError(_nothing_searchable(model, conversion))
-    seen = _trace_and_tie(converted, example_inputs, conversion)
+    seen = trace_and_tie(converted, example_inputs, conversion)
     profile = make_profile(converted, conversion, seen, samples, bits)
     return SearchableModel(converted, conversion, profile, SearchSpace(profile, rules))
 
@@ -192,33 +198,13 @@ class SearchableModel(nn.Module):
         return self.model(**inputs) if isinstance(inputs, Mapping) else self.model(inputs)
 
 
-def _trace_and_tie(model: nn.Module, example_inputs: ExampleInputs, conversion: Conversion) -> Trace:
-    searched = {site.quantizer: site.name for site in conversion.sites.values()}
-    refused = {item.name for item in conversion.refused}
-    others = [tensor_quantizer(p) for name, p in named_proxies(model) if name in refused]
-    seen = trace(model, example_inputs, searched, others)
-    for first, second in seen.meetings:
-        if conversion.sites[first].leader != conversion.sites[second].leader:
-            _join(conversion, first, second)
-    return seen
-
-
-def _join(conversion: Conversion, first: str, second: str) -> None:
-    leader = conversion.sites[first]
-    moved = conversion.sites[second].leader
-    if (leader.learned is None) != (conversion.sites[second].learned is None):
-        raise ConfigurationError(
-            f"{first!r} and {second!r} meet in an addition or concatenation that needs one scale, but only "
-            "one of them has a scale that can be learned. Give both the same scaling, or one quantizer."
-        )
-    for site in conversion.sites.values():
-        if site.leader == moved:
-            share_scale(leader, site)
-
-
-def _check_bits(bits: tuple[int, int]) -> None:
-    if not 1 <= bits[0] <= bits[1] <= MAX_BITS:
-        raise ConfigurationError(f"bits must be (smallest, largest) from 1 to {MAX_BITS}; got {bits!r}.")
+def _check_bits(bits: object) -> None:
+    match bits:
+        case (int() | np.integer() as low, int() | np.integer() as high) if 1 <= low <= high <= MAX_BITS:
+            return
+    raise ConfigurationError(
+        f"bits must be (smallest, largest) from 1 to {MAX_BITS}, whole numbers in that order; got {bits!r}."
+    )
 
 
 def _nothing_searchable(model: nn.Module, conversion: Conversion) -> str:

@@ -187,17 +187,32 @@ def run(model: nn.Module, inputs: ExampleInputs) -> Any:
     return model(inputs)
 
 
+def require_module(model: object) -> None:
+    """Check that ``model`` is a module.
+
+    Raises:
+        ConfigurationError: If it is something else, such as the class of one.
+    """
+    if not isinstance(model, nn.Module):
+        got = f"the class {model.__name__}" if isinstance(model, type) else repr(model)
+        raise ConfigurationError(f"model must be an instance of torch.nn.Module; got {got}.")
+
+
 def batch_size_of(inputs: ExampleInputs) -> int:
     """Length of the first dimension of the first tensor in ``inputs``.
 
     Raises:
         UntraceableModelError: If there is no tensor with a first dimension.
     """
-    if isinstance(inputs, Tensor):
-        candidates: list[Any] = [inputs]
-    else:
-        candidates = list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs)
-    for value in candidates:
+    if isinstance(inputs, Mapping):
+        inputs = tuple(inputs.values())
+    elif not isinstance(inputs, (Tensor, tuple, list)):
+        raise UntraceableModelError(
+            "example_inputs must be one batch: a tensor, a tuple of positional arguments, or a mapping of "
+            f"keyword arguments; got {type(inputs).__name__!r}. To pass another kind of object as the only "
+            "argument, state batch_size too."
+        )
+    for value in [inputs] if isinstance(inputs, Tensor) else inputs:
         if isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] > 0:
             return int(value.shape[0])
     raise UntraceableModelError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class Budget:
             )
         self._require_positive("limit", self.limit)
         self._require_positive("beta", self.beta)
-        if not 0 <= self.rho < math.inf:
+        if not (isinstance(self.rho, Real) and 0 <= self.rho < math.inf):
             raise ConfigurationError(
                 f"`rho` of the budget on {self.name} must be a finite number of at least zero; "
                 f"got {self.rho!r}."
@@ -68,7 +69,7 @@ class Budget:
             self._require_widths(self.uniform_bits)
 
     def _require_positive(self, setting: str, value: float | None) -> None:
-        if value is not None and not 0 < value < math.inf:
+        if value is not None and not (isinstance(value, Real) and 0 < value < math.inf):
             raise ConfigurationError(
                 f"`{setting}` of the budget on {self.name} must be a finite number above zero; got {value!r}."
             )

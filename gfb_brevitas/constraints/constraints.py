@@ -54,6 +54,7 @@ class Constraints:
     ) -> None:
         if penalty not in get_args(PenaltyKind):
             raise ConfigurationError(f'`penalty` must be "exact" or "squared"; got {penalty!r}.')
+        _require_budgets(budgets)
         self.space = space
         self.budgets = tuple(budgets)
         self.penalty_kind: PenaltyKind = penalty
@@ -266,6 +267,13 @@ class Constraints:
 
     def _feasible(self, groups: Bits) -> NDArray[np.bool_]:
         return self.feasible(self._groups.expand(groups))
+
+
+def _require_budgets(budgets: object) -> None:
+    if not isinstance(budgets, Sequence) or not all(isinstance(budget, Budget) for budget in budgets):
+        raise ConfigurationError(
+            f"`budgets` must be a list or tuple of Budget objects, such as paper_budgets(4); got {budgets!r}."
+        )
 
 
 def _require_distinct(names: Sequence[str]) -> None:

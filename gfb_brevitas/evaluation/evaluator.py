@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -149,7 +151,14 @@ def scalar_loss(value: Any) -> torch.Tensor:
     Raises:
         ConfigurationError: If it is not one number.
     """
+    if not isinstance(value, torch.Tensor | Real):
+        raise ConfigurationError(
+            "loss(model, batch) must return one number, a tensor that depends on the model's parameters; "
+            f"got {reprlib.repr(value)}."
+        )
     tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float64)
+    if tensor.is_complex():
+        raise ConfigurationError(f"loss(model, batch) must return a real number; got {tensor.dtype}.")
     if tensor.numel() != 1:
         raise ConfigurationError(
             f"loss(model, batch) must return one number; got a tensor of shape {tuple(tensor.shape)}. "

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from gfb_brevitas.allocation import BitAllocation
@@ -85,20 +86,24 @@ class Contender:
 
 
 def comparison_table(contenders: Sequence[Contender], title: str) -> Table:
-    """A table for the terminal, one row per contender, in the given order."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("model")
-    for heading in ("accuracy", "weights kB", "W bits", "A bits", "Mbit ops", "epochs", "seconds"):
-        table.add_column(heading, justify="right")
+    """A table for the terminal, one row per contender, in the given order; it fits into 80 columns."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("model", overflow="fold", min_width=10)
+    for heading in ("accuracy", "weights", "W bits", "A bits", "Mbit ops", "epochs", "time"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in contenders:
         table.add_row(
             row.name,
             f"{row.accuracy:.2%}",
-            f"{row.weight_bits / BITS_PER_KILOBYTE:.2f}",
+            f"{_short(row.weight_bits / BITS_PER_KILOBYTE)} kB",
             f"{row.mean_weight_bits:.2f}",
             f"{row.mean_activation_bits:.2f}",
-            f"{row.bit_operations / 1e6:.2f}",
+            _short(row.bit_operations / 1e6),
             str(row.epochs),
-            f"{row.seconds:.0f}",
+            f"{row.seconds:.0f} s",
         )
     return table
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}" if value < 1000 else f"{value:.0f}"

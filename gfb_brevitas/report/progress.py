@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,28 +25,28 @@ class TerminalProgress(Callback):
     In a terminal there is a bar with the time that is left; elsewhere only one line for each round.
 
     Args:
-        title: Shown before the bar.
+        title: First word of every line.
         console: Where to print.
     """
 
-    def __init__(self, title: str = "", console: Console | None = None) -> None:
+    def __init__(self, title: str = "search", console: Console | None = None) -> None:
         self.console = console or Console()
         self._title = title
         self._progress: Progress | None = None
         self._bar: Any = None
-        self._step_began = time.perf_counter()
+        self._step_seconds = 0.0
 
     def on_start(self, record: StartRecord) -> None:
         """Show the bar."""
         if record.resumed:
-            self.console.print(f"{self._title}: resumed after {len(record.history.epochs)} epochs")
+            self._print(f"{self._title}: resumed after {len(record.history.epochs)} epochs")
         total = _units(record.configuration)
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
             transient=True,
             disable=not self.console.is_terminal,
@@ -58,13 +57,11 @@ class TerminalProgress(Callback):
 
     def on_generation(self, record: GenerationRecord) -> None:
         """Show how the search goes."""
-        if record.generation == 1:
-            self._step_began = time.perf_counter()
-        rate = record.evaluations / max(1e-9, time.perf_counter() - self._step_began)
-        self._note(
-            f"round {record.round} step {record.step}: {record.evaluations} candidates, {rate:.0f}/s, "
-            f"best feasible loss {record.best_feasible_loss:.4f}"
-        )
+        before = 0.0 if record.generation == 1 else self._step_seconds
+        self._step_seconds = before + record.seconds
+        rate = record.evaluations / max(1e-9, self._step_seconds)
+        loss = f"loss {record.best_feasible_loss:.4f}" if record.feasible else "none feasible"
+        self._note(f"{record.evaluations} candidates, {rate:.0f}/s, {loss}")
 
     def on_step(self, record: StepRecord) -> None:
         """Advance the bar."""
@@ -72,14 +69,16 @@ class TerminalProgress(Callback):
 
     def on_epoch(self, record: EpochRecord) -> None:
         """Advance the bar."""
-        self._note(f"epoch {record.epoch}: loss {record.train_loss:.4f}, validation {record.metric:.4f}")
+        self._note(f"epoch {record.epoch}, loss {record.train_loss:.4f}, validation {record.metric:.4f}")
         self._advance()
 
     def on_round(self, record: RoundRecord) -> None:
         """Print the round's result."""
-        budgets = ", ".join(f"{row['name']} {row['use']:.0%}" for row in record.costs)
-        used = f", of the budgets: {budgets}" if budgets else ""
-        self.console.print(f"{self._title}: round {record.round}, validation {record.metric:.4f}{used}")
+        line = f"{self._title}: round {record.round}, validation {record.metric:.4f}"
+        if record.costs:
+            fullest = max(record.costs, key=lambda row: float(row["use"]))
+            line += f", fullest budget: {fullest['name']} {fullest['use']:.1%}"
+        self._print(line)
 
     def on_end(self, record: EndRecord) -> None:
         """Remove the bar."""
@@ -90,6 +89,9 @@ class TerminalProgress(Callback):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _note(self, text: str) -> None:
         if self._progress is not None:

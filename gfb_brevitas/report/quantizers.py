@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
-from gfb_brevitas.profile import ModelProfile
+from gfb_brevitas.profile import ModelProfile, QuantizerInfo
 
 
 def profile_table(profile: ModelProfile, allocation: Mapping[str, int] | None = None) -> Table:
-    """A table for the terminal: what is searched, with what it feeds, and what is not, with the reason.
+    """A table for the terminal: what is searched, with what it feeds.
+
+    Below it: which quantizers the model ties to one width, and what is not searched, with the reason.
 
     Args:
         profile: The model's quantizers.
         allocation: Bit widths to show; by default the range of each quantizer.
     """
-    table = Table(title="quantizers", title_justify="left")
-    for heading in ("quantizer", "kind", "bits", "elements", "MACs", "scale", "tied to"):
-        table.add_column(heading, justify="right" if heading in ("bits", "elements", "MACs") else "left")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, caption_justify="left")
+    notes = [*_ties(profile), *_refusals(profile)]
+    table.caption = Text("\n".join(["", *notes])) if notes else None
+    table.add_column("quantizer", overflow="fold")
+    table.add_column("kind", no_wrap=True)
+    for heading in ("bits", "elements", "MACs"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("scale per")
     for info in profile:
-        width = f"{info.min_bits}-{info.max_bits}" if allocation is None else str(allocation[info.name])
-        tie = "" if info.tie_group == info.name else info.tie_group
-        scale = f"{info.scaling}, per {info.granularity}"
-        table.add_row(info.name, info.kind, width, f"{info.elements:,}", f"{info.macs:,}", scale, tie)
-    for item in profile.refused:
-        table.add_row(item.name, item.kind, "-", "", "", f"not searched: {item.reason}", "", style="dim")
+        table.add_row(*_cells(info, allocation))
     return table
+
+
+def _cells(info: QuantizerInfo, allocation: Mapping[str, int] | None) -> tuple[str, ...]:
+    width = f"{info.min_bits}-{info.max_bits}" if allocation is None else str(allocation[info.name])
+    scale = info.granularity if info.scaling == "learned" else f"{info.granularity} (Brevitas')"
+    return info.name, info.kind, width, f"{info.elements:,}", f"{info.macs:,}", scale
+
+
+def _ties(profile: ModelProfile) -> Iterator[str]:
+    groups: dict[str, list[str]] = {}
+    for info in profile:
+        groups.setdefault(info.tie_group, []).append(info.name)
+    for names in groups.values():
+        if len(names) > 1:
+            yield f"one width: {', '.join(names)}"
+
+
+def _refusals(profile: ModelProfile) -> Iterator[str]:
+    groups: dict[str, list[str]] = {}
+    for item in profile.refused:
+        groups.setdefault(item.reason, []).append(item.name)
+    for reason, names in groups.items():
+        yield f"not searched ({reason}): {', '.join(names)}"

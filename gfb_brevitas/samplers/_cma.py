@@ -86,10 +86,10 @@ class CmaSampler(optuna.samplers.BaseSampler):
             Default: the parameters that all complete trials have in common, from the second trial on.
         independent_sampler: For parameters that CMA-ES does not search. Default: uniform.
         seed: Non-negative. Default: a random one; it is stored with the trials that it drew.
-        constraint_penalty: What ``trial.set_constraint`` does to the ranks. ``"ignore"``: nothing, for
-            objectives that contain a penalty as that of GradFreeBits does. ``"feasible-first"``:
+        constraint_penalty: What ``trial.set_constraint`` does to the ranks. ``"feasible-first"``:
             infeasible trials rank behind all feasible ones, by the sum of their positive constraint
-            values, then by value.
+            values, then by value. ``"ignore"``: nothing, for objectives that contain a penalty as that of
+            GradFreeBits does.
         distribution: Continue from a distribution of an earlier study over the same parameters (see
             :meth:`state`). ``mean`` and ``step_size``, when given too, take precedence over its own.
 
@@ -112,7 +112,7 @@ class CmaSampler(optuna.samplers.BaseSampler):
         search_space: Mapping[str, BaseDistribution] | None = None,
         independent_sampler: optuna.samplers.BaseSampler | None = None,
         seed: int | None = None,
-        constraint_penalty: ConstraintPenalty = "ignore",
+        constraint_penalty: ConstraintPenalty = "feasible-first",
         distribution: CmaState | None = None,
     ) -> None:
         _check(step_size, population_size, seed, constraint_penalty)

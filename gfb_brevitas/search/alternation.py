@@ -21,6 +21,7 @@ from gfb_brevitas.evaluation.batches import Batches, LossFunction, require_batch
 from gfb_brevitas.search.callbacks import AnyCallback, EndRecord, notify
 from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 from gfb_brevitas.search.fingerprint import described, described_model
+from gfb_brevitas.search.loss import FirstCallChecked
 from gfb_brevitas.search.result import SearchResult
 from gfb_brevitas.search.run import Run, RunData
 from gfb_brevitas.search.run_folder import RunFolder
@@ -118,7 +119,10 @@ def fit(
         NonFiniteLossError: If the training loss becomes NaN or infinite.
         CheckpointError: If ``run_folder`` is in use, damaged, or holds another run.
     """
-    search, training = search or SearchConfig(), training or TrainingConfig()
+    search = SearchConfig() if search is None else search
+    training = TrainingConfig() if training is None else training
+    _check_kinds(model, search, training, callbacks)
+    loss = FirstCallChecked(loss)
     if resume and run_folder is None:
         raise ConfigurationError("`resume=True` needs the `run_folder` of the run; got None.")
     constraints = Constraints(model.space, budgets, penalty=search.penalty)
@@ -217,9 +221,22 @@ def _uniform(space: SearchSpace, bits: int | tuple[int, int]) -> BitAllocation:
     return space.uniform(*bits) if isinstance(bits, tuple) else space.uniform(bits)
 
 
+def _check_kinds(model: object, search: object, training: object, callbacks: object) -> None:
+    if not isinstance(getattr(model, "space", None), SearchSpace):
+        raise ConfigurationError(
+            "`model` must be a searchable model, made by make_searchable(model, example_inputs); "
+            f"got {type(model).__name__!r}."
+        )
+    for name, value, kind in (("search", search, SearchConfig), ("training", training, TrainingConfig)):
+        if not isinstance(value, kind):
+            raise ConfigurationError(f"`{name}` must be a {kind.__name__}; got {value!r}.")
+    if not isinstance(callbacks, Sequence):
+        raise ConfigurationError(f"`callbacks` must be a list or tuple; got {type(callbacks).__name__!r}.")
+
+
 def _check_data(data: RunData, validation: Batches | None) -> None:
+    require_batches(data.train, "train_batches")
     named = {
-        "train_batches": data.train,
         "search_batches": data.search,
         "calibration_batches": data.calibration,
         "validation_batches": validation,

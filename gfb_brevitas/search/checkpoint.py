@@ -22,6 +22,7 @@ from torch import nn
 
 from gfb_brevitas.errors import CheckpointError
 from gfb_brevitas.files import replacing
+from gfb_brevitas.search.saving import saving
 
 VERSION = 1
 _logger = logging.getLogger(__name__)
@@ -82,16 +83,32 @@ class CheckpointStore:
         self.best = folder / "best.pt"
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint; the one before is kept as ``previous.pt``."""
-        with replacing(self.latest) as temporary:
+        """Write a checkpoint; the one before is kept as ``previous.pt``.
+
+        Raises:
+            CheckpointError: If it cannot be written.
+        """
+        with saving(self.latest), replacing(self.latest) as temporary:
             _write(temporary, {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)})
             if self.latest.exists():
                 os.replace(self.latest, self.previous)
 
     def save_best(self, best: BestState) -> None:
-        """Write the best state by itself, for use outside the run."""
-        with replacing(self.best) as temporary:
+        """Write the best state by itself, for use outside the run.
+
+        Raises:
+            CheckpointError: If it cannot be written.
+        """
+        with saving(self.best), replacing(self.best) as temporary:
             _write(temporary, {f.name: getattr(best, f.name) for f in fields(best)})
+
+    def load_best(self) -> BestState:
+        """Read the best state.
+
+        Raises:
+            CheckpointError: If it is missing or damaged.
+        """
+        return BestState(**_read(self.best))
 
     def load(self) -> Checkpoint:
         """Read the latest checkpoint, or the one before if the latest is damaged.
@@ -102,13 +119,14 @@ class CheckpointStore:
         problems = []
         for path in (self.latest, self.previous):
             try:
-                checkpoint = _read(path)
+                content = _read(path)
             except CheckpointError as error:
                 problems.append(str(error))
                 continue
             if problems:
                 _logger.warning("%s Going on from %s instead.", " ".join(problems), path)
-            return checkpoint
+            best = content.pop("best")
+            return Checkpoint(**content, best=None if best is None else BestState(**best))
         raise CheckpointError(" ".join(problems) + " The run cannot be resumed; start it anew.")
 
 
@@ -188,7 +206,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     torch.save({"version": VERSION, "digest": content_digest(content), "content": content}, path)
 
 
-def _read(path: Path) -> Checkpoint:
+def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise CheckpointError(f"The checkpoint {str(path)!r} is missing.")
     try:
@@ -203,5 +221,4 @@ def _read(path: Path) -> Checkpoint:
         )
     if digest != content_digest(content):
         raise CheckpointError(f"The checkpoint {str(path)!r} is damaged: its content was changed.")
-    best = content.pop("best")
-    return Checkpoint(**content, best=None if best is None else BestState(**best))
+    return dict(content)

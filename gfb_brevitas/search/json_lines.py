@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from gfb_brevitas.search.saving import saving
+
 
 class JsonLinesFile:
     """A file of JSON objects, one per line.
@@ -23,10 +25,18 @@ class JsonLinesFile:
         self._size: int | None = None
 
     def append(self, document: dict[str, Any]) -> None:
-        """Write one object at the end of the file."""
+        """Write one object at the end of the file.
+
+        Raises:
+            CheckpointError: If it cannot be written.
+        """
         if self._size is None:
             self._cut(len(b"".join(self._complete_lines())))
         line = json.dumps(document, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        with saving(self.path):
+            self._write(line)
+
+    def _write(self, line: bytes) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as stream:
             stream.write(line)

@@ -29,6 +29,7 @@ from gfb_brevitas.search.generation_log import GenerationLog
 from gfb_brevitas.search.history import History, Record
 from gfb_brevitas.search.json_lines import JsonLinesFile
 from gfb_brevitas.search.run_lock import exclusive
+from gfb_brevitas.search.saving import saving
 
 FORMAT = "gfb_brevitas.run"
 VERSION = 1
@@ -59,10 +60,14 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigurationError(f"The run folder {str(self.path)!r} cannot be made: {error}.") from error
+            raise ConfigurationError(
+                f"The run folder {str(self.path)!r} cannot be made: {error.strerror}. Use a folder that can "
+                "be written to."
+            ) from error
         with ExitStack() as stack:
-            stack.enter_context(exclusive(self.path / "run.lock"))
-            stack.enter_context(_logging_to(self.path / "run.log"))
+            with saving(self.path):
+                stack.enter_context(exclusive(self.path / "run.lock"))
+                stack.enter_context(_logging_to(self.path / "run.log"))
             yield
 
     @property
@@ -80,7 +85,8 @@ class RunFolder:
         """Mark the folder as holding a run; to be called after the first checkpoint was saved."""
         document = {"format": FORMAT, "version": VERSION, "versions": dict(versions)}
         document["configuration"] = dict(configuration)
-        write_text_atomically(self._config, json.dumps(document, indent=2) + "\n")
+        with saving(self._config):
+            write_text_atomically(self._config, json.dumps(document, indent=2) + "\n")
 
     def require_same(self, configuration: Mapping[str, Any]) -> None:
         """Check that the folder's run is the one that is described.
@@ -130,9 +136,10 @@ class RunFolder:
 
     def finish(self, allocation: BitAllocation, summary: Mapping[str, Any]) -> None:
         """Write the results."""
-        allocation.save(self.path / "allocation.json")
         document = {"format": f"{FORMAT}.summary", "version": VERSION, **summary}
-        write_text_atomically(self.path / "summary.json", json.dumps(document, indent=2) + "\n")
+        with saving(self.path):
+            allocation.save(self.path / "allocation.json")
+            write_text_atomically(self.path / "summary.json", json.dumps(document, indent=2) + "\n")
 
 
 @contextmanager

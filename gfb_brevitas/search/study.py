@@ -124,7 +124,12 @@ def make_sampler(
             size unless it is below half of ``step_size``: widths are whole numbers, so a distribution
             that has contracted onto one allocation draws nothing else [ours].
     """
-    settings = {"population_size": population_size, "search_space": space.distributions(), "seed": seed}
+    settings = {
+        "population_size": population_size,
+        "search_space": space.distributions(),
+        "seed": seed,
+        "constraint_penalty": "ignore",  # the objective holds the penalty
+    }
     if distribution is not None:
         widest = max(distribution.step_size, step_size / 2)
         return CmaSampler(distribution=distribution, step_size=widest, **settings)  # type: ignore[arg-type]
@@ -141,10 +146,18 @@ def opened_storage(storage: Storage | None) -> optuna.storages.BaseStorage | Non
     """
     if storage is None or isinstance(storage, optuna.storages.BaseStorage):
         return storage
+    if not isinstance(storage, str):
+        raise ConfigurationError(
+            f"`storage` must be an Optuna storage or its URL, such as 'sqlite:///run.db'; got {storage!r}."
+        )
     try:
         return optuna.storages.get_storage(storage)
     except Exception as error:  # of whichever database driver
-        raise ConfigurationError(f"The storage {storage!r} cannot be opened: {error}.") from error
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise ConfigurationError(
+            f"The storage {storage!r} cannot be opened: {reason}. Check the URL, that its folder exists and "
+            "that the driver of the database is installed."
+        ) from error
 
 
 def delete_studies(storage: optuna.storages.BaseStorage, names: Sequence[str]) -> None:

@@ -34,6 +34,8 @@ class Validation:
     """
 
     def __init__(self, metric: Metric | None, loss: LossFunction, batches: Batches, *, seed: int) -> None:
+        if metric is not None and not callable(metric):
+            raise ConfigurationError(f"`metric` must be None or a function metric(model); got {metric!r}.")
         self._metric, self._loss, self._batches = metric, loss, batches
         self._seed = derive_seed(seed, "validation")
 
@@ -56,9 +58,14 @@ class Validation:
         with inference_only(model), RandomStream(self._seed).active():
             value = metric(model)
         try:
-            return float(value)
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"`metric` must return a number; got {value!r}.") from error
+            number = None if isinstance(value, str) else float(value)
+        except (TypeError, ValueError, RuntimeError):
+            number = None
+        if number is None:
+            raise ConfigurationError(
+                f"`metric` must return a number; got {value!r}. Return one float, higher is better."
+            )
+        return number
 
 
 def is_better(metric: float, best: float | None) -> bool:

@@ -5,7 +5,7 @@ compilers for FPGAs. :func:`verify` runs the file with QONNX and compares it wit
 Both need ``pip install 'gfb-brevitas[export]'``.
 """
 
-from gfb_integrations.qonnx.export import ExportReport, TensorInfo, export_qonnx
+from gfb_integrations.qonnx.export import ExportReport, TensorInfo, export_qonnx, require_export
 from gfb_integrations.qonnx.verification import VerificationReport, verify
 
-__all__ = ["ExportReport", "TensorInfo", "VerificationReport", "export_qonnx", "verify"]
+__all__ = ["ExportReport", "TensorInfo", "VerificationReport", "export_qonnx", "require_export", "verify"]

@@ -76,6 +76,15 @@ class ExportReport:
         return _plain(self)  # type: ignore[no-any-return]
 
 
+def require_export() -> None:
+    """Check that everything the export needs is installed, before a long run rather than after it.
+
+    Raises:
+        MissingExtraError: With the install command.
+    """
+    require(*REQUIRED_MODULES, extra=EXTRA, purpose="Exporting to QONNX")
+
+
 def export_qonnx(
     model: nn.Module,
     example_input: Tensor | tuple[Tensor, ...],
@@ -118,7 +127,7 @@ def export_qonnx(
         ConfigurationError: If an argument is outside its rule.
         MissingExtraError: If QONNX, ONNX, onnxoptimizer or ONNX Runtime is not installed.
     """
-    require(*REQUIRED_MODULES, extra=EXTRA, purpose="Exporting to QONNX")
+    require_export()
     if opset not in OPSETS:
         raise ConfigurationError(f"`opset` must be from {OPSETS[0]} to {OPSETS[-1]}; got {opset!r}.")
     target = Path(path)

@@ -237,3 +237,33 @@ def test_frozen_models_equal_the_searchable_one_on_cuda():
         frozen = searchable.freeze()
         assert all(p.is_cuda for p in frozen.parameters())
         assert torch.equal(outputs(frozen, x), outputs(searchable, x))
+
+
+class TwoQuantizersMeet(nn.Module):
+    """Two quantizers of their own whose outputs are added as quant tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = qnn.QuantIdentity(return_quant_tensor=True, **PARAMETER_SCALE)
+        self.other = qnn.QuantIdentity(return_quant_tensor=True, **PARAMETER_SCALE)
+        self.fc = qnn.QuantLinear(6, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.one(x) + self.other(0.5 * x))
+
+
+def test_a_fresh_copy_trains_on_with_shared_scales_when_it_has_seen_inputs():
+    x = torch.randn(16, 6)
+    searchable = make_searchable(TwoQuantizersMeet(), x)
+    searchable.calibrate([x])
+    frozen = searchable.freeze(searchable.space.uniform(4))
+    fresh = apply_allocation(TwoQuantizersMeet(), searchable.space.uniform(4), x)
+    fresh.load_state_dict(frozen.state_dict())
+    optimizer = torch.optim.SGD(fresh.parameters(), lr=0.5)
+    for _ in range(3):
+        fresh.train()
+        fresh(x).square().sum().backward()
+        optimizer.step()
+    fresh.eval()(x)  # Brevitas raises here if the scales have parted
+    assert fresh.one.act_quant.scale() == fresh.other.act_quant.scale()
+    assert fresh.one.act_quant.scale() != frozen.one.act_quant.scale()

@@ -49,7 +49,16 @@ def test_capacity_bounds_what_is_kept_in_all():
     sampler = ValueSampler(None, per_call=70, capacity=100)
     for _ in range(5):
         sampler.add(torch.randn(70))
-    assert len(sampler) == 100 and sampler.values().shape == (1, 100)
+    assert 100 / 3 <= len(sampler) <= 100 and sampler.values().shape == (1, len(sampler))
+
+
+def test_early_and_late_tensors_count_alike_when_it_is_full():
+    sampler = ValueSampler(None, per_call=200, capacity=1000)
+    for number in range(100):
+        sampler.add(torch.full((200,), float(number)))
+    counts = torch.stack([sampler.values().eq(number).sum() for number in range(100)])
+    assert counts.min() >= 1
+    assert counts.max() <= 3 * counts.min() + 3
 
 
 def test_the_sample_is_a_copy():
