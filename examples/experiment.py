@@ -46,6 +46,7 @@ class Experiment:
         search: Settings of the search.
         training: Settings of the training.
         batch_size: Samples per minibatch.
+        rho: Penalty weight of both budgets; ``None`` takes the paper's.
         clipping: How clipping values depend on the width.
         rules: Ranges, fixed widths and ties.
     """
@@ -55,6 +56,7 @@ class Experiment:
     search: gfb.SearchConfig
     training: gfb.TrainingConfig
     batch_size: int
+    rho: float | None = 20.0
     clipping: Any = "linear"
     rules: tuple[Any, ...] = ()
 
@@ -89,7 +91,7 @@ class Experiment:
                 model,
                 loss=cross_entropy,
                 train_batches=self.data.loader(self.batch_size),
-                budgets=gfb.paper_budgets(budget_bits),
+                budgets=gfb.paper_budgets(budget_bits, rho=self.rho),
                 metric=lambda candidate: accuracy(candidate, self.data.validation),
                 search=self.search,
                 training=self.training,

@@ -63,7 +63,7 @@ def _samples(folder: Path, part: str) -> tuple[Tensor, Tensor]:
     return (images - MEAN) / STD, torch.from_numpy(arrays[1]).long()
 
 
-def fashion_data(folder: Path, train_samples: int = 8_000, test_samples: int = 10_000) -> Data:
+def fashion_data(folder: Path, train_samples: int = 6_000, test_samples: int = 10_000) -> Data:
     """The first samples of the training files for training, their last 4,000 for validation."""
     images, labels = _samples(folder, "train")
     test_images, test_labels = _samples(folder, "t10k")
@@ -116,11 +116,11 @@ def fashion_experiment(data: Data, seed: int = 0, *, quick: bool = False) -> Exp
     search = gfb.SearchConfig(
         pretrain_epochs=1 if quick else 5,
         pretrain_bits=8,
-        rounds=1 if quick else 3,
+        rounds=1 if quick else 2,
         steps_per_round=1,
-        evaluations_per_step=30 if quick else 200,
-        epochs_per_round=1 if quick else 4,
-        super_batch_size=8,
+        evaluations_per_step=30 if quick else 800,
+        epochs_per_round=1 if quick else 5,
+        super_batch_size=2,
         seed=seed,
     )
     training = gfb.TrainingConfig(optimizer="adam", learning_rate=2e-3, weight_decay=1e-4)
@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=Path("data/fashion_mnist"), help="folder of the files")
     parser.add_argument("--run-folder", type=Path, default=Path("runs/fashion_mnist"))
     parser.add_argument("--bits", type=int, default=2, help="budgets of so many uniform bits")
-    parser.add_argument("--train-samples", type=int, default=8_000, help="at most 56,000")
+    parser.add_argument("--train-samples", type=int, default=6_000, help="at most 56,000")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a few epochs on little data only")
     options = parser.parse_args(arguments)

@@ -24,32 +24,26 @@ class ResidualNetwork(nn.Module):
 
     def __init__(self, channels: int = 16) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(1, channels, 3, padding=1)
-        self.stem_norm = nn.BatchNorm2d(channels)
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv_norm = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU()
-        self.pool = nn.MaxPool2d(2)
-        self.head = nn.Linear(channels * 4 * 4, 10)
+        self.stem = nn.Sequential(nn.Conv2d(1, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU())
+        self.branch = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels))
+        self.head = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(channels * 16, 10))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(self.stem_norm(self.stem(x)))
-        x = self.relu(x + self.conv_norm(self.conv(x)))
-        return self.head(self.pool(x).flatten(1))
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(images)
+        return self.head(x + self.branch(x))
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the example."""
     parser = argparse.ArgumentParser(prog="float_model", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few epochs only")
-    options = parser.parse_args(arguments)
-    console, data = Console(), digits_data()
-    batches = data.loader(batch_size=64)
+    quick = parser.parse_args(arguments).quick
     torch.manual_seed(0)
+    console, data, model = Console(), digits_data(), ResidualNetwork()
+    batches = data.loader(batch_size=64)
 
-    model = ResidualNetwork()
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    for _ in range(2 if options.quick else 10):
+    for _ in range(2 if quick else 10):
         model.train()
         for batch in batches:
             optimizer.zero_grad()
@@ -66,18 +60,16 @@ def main(arguments: list[str] | None = None) -> None:
         budgets=gfb.paper_budgets(4),
         metric=lambda candidate: accuracy(candidate, data.validation),
         search=gfb.SearchConfig(
-            rounds=1 if options.quick else 2,
+            rounds=1 if quick else 2,
             steps_per_round=1,
-            evaluations_per_step=30 if options.quick else 200,
-            epochs_per_round=1 if options.quick else 5,
+            evaluations_per_step=30 if quick else 200,
+            epochs_per_round=1 if quick else 5,
             super_batch_size=4,
         ),
         training=gfb.TrainingConfig(optimizer="adam", learning_rate=1e-3),
         callbacks=[TerminalProgress()],
     )
     console.print(profile_table(searchable.profile, result.allocation))
-    for use in result.costs:
-        console.print(f"{use.name}: {use.value:.6g} of at most {use.limit:.6g} {use.unit} ({use.use:.1%})")
     console.print(f"searched: {accuracy(result.model, data.test):.2%} of the test images")
 
 

@@ -41,6 +41,7 @@ from gfb_brevitas.search import (
     SearchResult,
     TrainingConfig,
     fit,
+    load_best,
     preset,
 )
 from gfb_brevitas.space import SearchSpace
@@ -78,6 +79,7 @@ __all__ = [
     "__version__",
     "apply_allocation",
     "fit",
+    "load_best",
     "make_searchable",
     "paper_budgets",
     "preset",

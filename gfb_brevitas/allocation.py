@@ -30,12 +30,13 @@ class BitAllocation(Mapping[str, int]):
         bits: Bit width per quantizer name; each a whole number from 1 to 32.
 
     Raises:
-        AllocationError: If a width is not a whole number in that range.
+        AllocationError: If ``bits`` is not a mapping, or a width is not a whole number in that range.
     """
 
     __slots__ = ("_bits",)
 
     def __init__(self, bits: Mapping[str, int]) -> None:
+        require_mapping(bits)
         checked: dict[str, int] = {}
         for name, width in bits.items():
             if isinstance(width, bool) or not isinstance(name, str):
@@ -142,3 +143,15 @@ class BitAllocation(Mapping[str, int]):
             return cls.from_json(text)
         except AllocationError as error:
             raise AllocationError(f"{os.fspath(path)}: {error}") from error
+
+
+def require_mapping(bits: object) -> None:
+    """Check that ``bits`` can be an allocation at all.
+
+    Raises:
+        AllocationError: If it is not a mapping.
+    """
+    if isinstance(bits, Mapping):
+        return
+    hint = " Read a file with BitAllocation.load(path)." if isinstance(bits, str | os.PathLike) else ""
+    raise AllocationError(f"An allocation maps quantizer names to bit widths; got {bits!r}.{hint}")

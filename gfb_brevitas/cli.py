@@ -36,6 +36,7 @@ def _main() -> None:
     context_settings={
         "allow_extra_args": True,
         "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
         "help_option_names": [],
     },
 )
@@ -81,7 +82,7 @@ def show(
     try:
         path = _summary_of(folder)
         try:
-            tables = summary_tables(json.loads(path.read_text(encoding="utf-8")), str(folder))
+            tables = summary_tables(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"{str(path)!r} is not the summary of a run, or damaged ({type(error).__name__}: {error}). "
@@ -89,8 +90,11 @@ def show(
             ) from error
     except GfbError as error:
         _fail(error)
+    console = Console()
+    console.print(str(folder), markup=False, highlight=False, soft_wrap=True)
     for table in tables:
-        Console().print(table, "")
+        console.print()
+        console.print(table)
 
 
 def _summary_of(folder: Path) -> Path:

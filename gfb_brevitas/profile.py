@@ -46,6 +46,8 @@ class QuantizerInfo:
         scaling: ``"learned"`` for this package's learned clipping, ``"native"`` where Brevitas' own
             scale is kept and only the width moves.
         feeds: Names of the modules whose products read the quantizer's output.
+        reached: Whether the forward pass on the example inputs used the quantizer. One that it did not
+            use keeps the width it has, unless it is fixed at another.
     """
 
     name: str
@@ -62,6 +64,7 @@ class QuantizerInfo:
     tie_group: str
     scaling: Literal["learned", "native"] = "learned"
     feeds: tuple[str, ...] = ()
+    reached: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

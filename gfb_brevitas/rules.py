@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import get_args
 
 import numpy as np
 
@@ -22,6 +23,8 @@ Patterns = str | tuple[str, ...]
 class Range:
     """Quantizers whose name matches take widths from ``min_bits`` to ``max_bits``.
 
+    Quantizers that the example inputs never reached are left out; :class:`Fix` sets their widths.
+
     Args:
         names: Pattern or patterns of quantizer names.
         min_bits: Smallest width in bits.
@@ -35,6 +38,8 @@ class Range:
     kind: QuantizerKind | None = None
 
     def __post_init__(self) -> None:
+        _check_names("a range", self.names)
+        _check_kind("a range", self.kind)
         if not _are_widths(self.min_bits, self.max_bits) or self.min_bits > self.max_bits:
             raise ConfigurationError(
                 f"A range of widths must be whole numbers, 1 <= min <= max <= {MAX_BITS}; "
@@ -61,6 +66,8 @@ class Fix:
     kind: QuantizerKind | None = None
 
     def __post_init__(self) -> None:
+        _check_names("a fixed width", self.names)
+        _check_kind("a fixed width", self.kind)
         if not _are_widths(self.bits):
             raise ConfigurationError(
                 f"A fixed width must be a whole number from 1 to {MAX_BITS} bits; "
@@ -74,7 +81,7 @@ class Fix:
 
 @dataclass(frozen=True)
 class Tie:
-    """Quantizers that share one width.
+    """Quantizers that share one width; those that the example inputs never reached are left out.
 
     Args:
         names: Pattern or patterns; all quantizers that match any of them become one coordinate.
@@ -91,6 +98,13 @@ class Tie:
     def __post_init__(self) -> None:
         if (self.names is None) == (self.by is None):
             raise ConfigurationError("A tie takes either names or a function `by`, not both or neither.")
+        if self.names is not None:
+            _check_names("a tie", self.names)
+        if self.by is not None and not callable(self.by):
+            raise ConfigurationError(
+                "`by` of a tie must be a function of a QuantizerInfo that returns a key, such as "
+                f"lambda info: info.kind; got {self.by!r}."
+            )
 
     def key(self, info: QuantizerInfo) -> Hashable:
         """The tie's key for this quantizer; ``None`` when it does not take part."""
@@ -106,6 +120,22 @@ Rule = Range | Fix | Tie
 def _matches(names: Patterns, kind: QuantizerKind | None, info: QuantizerInfo) -> bool:
     patterns: Iterable[str] = (names,) if isinstance(names, str) else names
     return (kind is None or kind == info.kind) and any(fnmatchcase(info.name, p) for p in patterns)
+
+
+def _check_names(rule: str, names: object) -> None:
+    patterns = names if isinstance(names, tuple | list) else (names,)
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise ConfigurationError(
+            f"`names` of {rule} must be a shell pattern of quantizer names, or a tuple of them, such as "
+            f"'conv1.*'; got {names!r}."
+        )
+
+
+def _check_kind(rule: str, kind: object) -> None:
+    kinds = get_args(QuantizerKind)
+    if kind is not None and kind not in kinds:
+        listed = " or ".join(repr(known) for known in kinds)
+        raise ConfigurationError(f"`kind` of {rule} must be None, {listed}; got {kind!r}.")
 
 
 def _are_widths(*widths: object) -> bool:

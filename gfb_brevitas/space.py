@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gfb_brevitas.allocation import BitAllocation
+from gfb_brevitas.allocation import MAX_BITS, BitAllocation, require_mapping
 from gfb_brevitas.errors import AllocationError, ConfigurationError
 from gfb_brevitas.profile import ModelProfile
 from gfb_brevitas.rules import Fix, Range, Rule, Tie
@@ -61,12 +61,13 @@ class SearchSpace:
         rules: Ranges, fixed widths and ties. Later ranges win over earlier ones.
 
     Raises:
-        ConfigurationError: If a rule matches no quantizer, or rules leave a group no common width.
+        ConfigurationError: If ``rules`` is not a list of rules, a rule matches no quantizer, or rules
+            leave a group no common width.
     """
 
     def __init__(self, profile: ModelProfile, rules: Sequence[Rule] = ()) -> None:
         self.profile = profile
-        self.rules = tuple(rules)
+        self.rules = _checked_rules(rules)
         self.coordinates = _build_coordinates(profile, self.rules)
         self.free = tuple(c for c in self.coordinates if not c.is_fixed)
         group_of = {name: k for k, c in enumerate(self.coordinates) for name in c.quantizers}
@@ -147,6 +148,7 @@ class SearchSpace:
         return np.array(self._widths(allocation, self.profile.names), dtype=np.int64)
 
     def _widths(self, allocation: Mapping[str, int], names: Sequence[str]) -> list[int]:
+        require_mapping(allocation)
         missing = [name for name in names if name not in allocation]
         if missing:
             raise AllocationError(f"The allocation does not fit the model: it lacks {', '.join(missing)}.")
@@ -165,7 +167,13 @@ class SearchSpace:
         """All weights at ``weight_bits`` and activations at ``activation_bits`` (default: the same).
 
         Quantizers that cannot take the width take the nearest one that they can.
+
+        Raises:
+            ConfigurationError: If a width is not a whole number from 1 to 32.
         """
+        _check_width("weight_bits", weight_bits)
+        if activation_bits is not None:
+            _check_width("activation_bits", activation_bits)
         wanted = {
             "weight": weight_bits,
             "activation": weight_bits if activation_bits is None else activation_bits,
@@ -213,25 +221,47 @@ class SearchSpace:
         return checked
 
 
+def _checked_rules(rules: object) -> tuple[Rule, ...]:
+    wanted = "`rules` must be a list or tuple of Range, Fix and Tie objects"
+    if not isinstance(rules, list | tuple):
+        example = f"[{rules!r}]" if isinstance(rules, Range | Fix | Tie) else '[Fix("conv1.*", 8)]'
+        raise ConfigurationError(f"{wanted}, such as {example}; got {rules!r}.")
+    for rule in rules:
+        if not isinstance(rule, Range | Fix | Tie):
+            raise ConfigurationError(f'{wanted}, such as [Fix("conv1.*", 8)]; got {rule!r} in it.')
+    return tuple(rules)
+
+
+def _check_width(name: str, bits: object) -> None:
+    whole = isinstance(bits, int | np.integer) and not isinstance(bits, bool)
+    if not (whole and 1 <= bits <= MAX_BITS):  # type: ignore[operator]
+        raise ConfigurationError(f"`{name}` must be a whole number from 1 to {MAX_BITS}; got {bits!r}.")
+
+
 def _build_coordinates(profile: ModelProfile, rules: Sequence[Rule]) -> tuple[Coordinate, ...]:
     low = {info.name: info.min_bits for info in profile}
     high = {info.name: info.max_bits for info in profile}
     group = {info.name: info.tie_group for info in profile}
+    bound = {info.name for info in profile if info.reached}
     for rule in rules:
         if isinstance(rule, Tie):
             _apply_tie(profile, rule, group)
         else:
-            _apply_range(profile, rule, low, high)
+            bound |= _apply_range(profile, rule, low, high)
     members: dict[str, list[str]] = {}
     for name in profile.names:
         members.setdefault(group[name], []).append(name)
-    return tuple(_coordinate(names, low, high) for names in members.values())
+    return tuple(_coordinate(names, bound, low, high) for names in members.values())
 
 
-def _apply_range(profile: ModelProfile, rule: Range | Fix, low: dict[str, int], high: dict[str, int]) -> None:
-    matched = [info for info in profile if rule.matches(info)]
+def _apply_range(
+    profile: ModelProfile, rule: Range | Fix, low: dict[str, int], high: dict[str, int]
+) -> set[str]:
+    """Set the bounds of a rule; returns the names that it is about."""
+    # A range would make a search dimension of a quantizer whose width changes nothing.
+    matched = [info for info in profile if rule.matches(info) and (info.reached or isinstance(rule, Fix))]
     if not matched:
-        raise ConfigurationError(f"{rule} matches no quantizer. There are: {', '.join(profile.names)}.")
+        raise ConfigurationError(_no_match(profile, rule, any(rule.matches(info) for info in profile)))
     bounds = (rule.bits, rule.bits) if isinstance(rule, Fix) else (rule.min_bits, rule.max_bits)
     for info in matched:
         if info.scaling == "native" and bounds[0] < info.min_bits:
@@ -240,16 +270,32 @@ def _apply_range(profile: ModelProfile, rule: Range | Fix, low: dict[str, int], 
                 f"{rule} asks for {bounds[0]}."
             )
         low[info.name], high[info.name] = bounds
+    return {info.name for info in matched}
+
+
+def _no_match(profile: ModelProfile, rule: Rule, matches_unreached: bool) -> str:
+    if matches_unreached:
+        return (
+            f"{rule} matches only quantizers that the example inputs never reached, which keep their "
+            "widths. Give example inputs that reach them, or set their widths with Fix."
+        )
+    return f"{rule} matches no quantizer. There are: {', '.join(profile.names)}."
 
 
 def _apply_tie(profile: ModelProfile, rule: Tie, group: dict[str, str]) -> None:
     by_key: dict[Hashable, list[str]] = {}
+    matches_unreached = False
     for info in profile:
         key = rule.key(info)
-        if key is not None:
+        if key is None:
+            continue
+        _check_key(key, info.name)
+        if info.reached:
             by_key.setdefault(key, []).append(info.name)
+        else:
+            matches_unreached = True
     if not by_key:
-        raise ConfigurationError(f"{rule} matches no quantizer. There are: {', '.join(profile.names)}.")
+        raise ConfigurationError(_no_match(profile, rule, matches_unreached))
     for names in by_key.values():
         joined = {group[name] for name in names}
         for name, current in group.items():
@@ -257,9 +303,21 @@ def _apply_tie(profile: ModelProfile, rule: Tie, group: dict[str, str]) -> None:
                 group[name] = group[names[0]]
 
 
-def _coordinate(names: list[str], low: dict[str, int], high: dict[str, int]) -> Coordinate:
-    lowest, highest = max(low[name] for name in names), min(high[name] for name in names)
+def _check_key(key: object, name: str) -> None:
+    try:
+        hash(key)
+    except TypeError as error:
+        raise ConfigurationError(
+            "`by` of a tie must return something hashable, such as a string or a tuple; "
+            f"got {key!r} for {name!r}."
+        ) from error
+
+
+def _coordinate(names: list[str], bound: set[str], low: dict[str, int], high: dict[str, int]) -> Coordinate:
+    # A quantizer that was never reached and has no rule of its own takes what the others need.
+    deciding = [name for name in names if name in bound] or names
+    lowest, highest = max(low[name] for name in deciding), min(high[name] for name in deciding)
     if lowest > highest:
-        ranges = ", ".join(f"{name} {low[name]} to {high[name]}" for name in names)
+        ranges = ", ".join(f"{name} {low[name]} to {high[name]}" for name in deciding)
         raise ConfigurationError(f"These quantizers are tied but have no width in common: {ranges}.")
     return Coordinate(name=names[0], quantizers=tuple(names), min_bits=lowest, max_bits=highest)

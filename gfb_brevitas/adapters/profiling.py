@@ -85,6 +85,7 @@ def _describe(
         tie_group=site.leader,
         scaling="native" if site.learned is None else "learned",
         feeds=tuple(feeds),
+        reached=reached,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -46,7 +47,8 @@ def make_searchable(
         model: A Brevitas model. For a float model see
             :func:`~gfb_brevitas.adapters.float_model.quantize_float_model`.
         example_inputs: One batch: a tensor, a tuple of positional or a mapping of keyword arguments.
-        bits: Smallest and largest width in bits (the paper: 1 to 8, or 1 to 12).
+        bits: Smallest and largest width in bits (the paper: 1 to 8, or 1 to 12). A quantizer whose width
+            in ``model`` is outside starts at the nearest one; how many do is logged.
         rules: Ranges, fixed widths and ties by name, see :mod:`gfb_brevitas.rules`.
         clipping: How learned clipping values depend on the width: ``"linear"`` (a0 + a1 * b),
             ``"constant"`` or ``"per_bit"``.
@@ -82,6 +84,9 @@ def make_searchable(
     return SearchableModel(converted, conversion, profile, SearchSpace(profile, rules))
 
 
+_logger = logging.getLogger(__name__)
+
+
 class SearchableModel(nn.Module):
     """Behaves like the user's model at the bit widths of :attr:`allocation`.
 
@@ -101,8 +106,16 @@ class SearchableModel(nn.Module):
         self.profile = profile
         self.space = space
         self._sites = [conversion.sites[name] for name in profile.names]
-        start = {info.name: info.initial_bits for info in profile}
-        self.set_bits(space.nearest([start[name] for name in profile.names]))
+        initial = np.array([info.initial_bits for info in profile], dtype=np.int64)
+        start = space.nearest(initial)
+        self.set_bits(start)
+        changed = int((start != initial).sum())
+        if changed:
+            _logger.info(
+                "%d of %d quantizers start at another width than in the model, the nearest one that the "
+                "search space (`bits` and `rules`) holds.",
+                *(changed, len(profile)),
+            )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the user's model."""

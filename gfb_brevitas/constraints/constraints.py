@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -26,6 +27,21 @@ PenaltyKind = Literal["exact", "squared"]
 
 _TOLERANCE = 1e-12
 _LARGE = 1e18
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How candidates stand to the budgets.
+
+    Attributes:
+        excess: Shape ``(P, budgets)``, C / limit - 1; zero or less where the budget holds.
+        penalty: Shape ``(P,)``, what the objective adds to the loss.
+        feasible: Shape ``(P,)``, whether all budgets hold.
+    """
+
+    excess: Vector
+    penalty: Vector
+    feasible: NDArray[np.bool_]
 
 
 class Constraints:
@@ -129,9 +145,7 @@ class Constraints:
         Returns:
             Penalties, shape ``(P,)``.
         """
-        violations = self.violations(bits)
-        penalty: Vector = (violations if self.penalty_kind == "exact" else violations**2) @ self._rho
-        return penalty
+        return self.standing(bits).penalty
 
     def feasible(self, bits: ArrayLike) -> NDArray[np.bool_]:
         """Whether all budgets hold, C <= limit (1 + 1e-12).
@@ -142,8 +156,21 @@ class Constraints:
         Returns:
             Shape ``(P,)``.
         """
-        holds: NDArray[np.bool_] = np.all(self._excess(bits) <= 0, axis=1)
-        return holds
+        return self.standing(bits).feasible
+
+    def standing(self, bits: ArrayLike) -> Standing:
+        """Excess, penalty and feasibility of candidates, from one computation of their costs.
+
+        Args:
+            bits: Bit widths, shape ``(P, quantizers)``.
+        """
+        excess = self._excess(bits)
+        violations = np.maximum(excess, 0.0)
+        return Standing(
+            excess=excess,
+            penalty=(violations if self.penalty_kind == "exact" else violations**2) @ self._rho,
+            feasible=np.all(excess <= 0, axis=1),
+        )
 
     def report(self, bits: ArrayLike) -> list[BudgetUse]:
         """How much of each budget one allocation uses.
@@ -174,8 +201,12 @@ class Constraints:
             trial: The trial that the allocation was suggested by.
             bits: Bit widths, shape ``(quantizers,)``.
         """
-        for name, excess in zip(self.names, self._excess(np.asarray(bits)[None, ...])[0], strict=True):
-            trial.set_constraint(name, float(excess))
+        self.set_excess_on(trial, self._excess(np.asarray(bits)[None, ...])[0])
+
+    def set_excess_on(self, trial: optuna.trial.BaseTrial, excess: Vector) -> None:
+        """As :meth:`set_on`, from a row of :attr:`Standing.excess`; shape ``(budgets,)``."""
+        for name, over in zip(self.names, excess.tolist(), strict=True):
+            trial.set_constraint(name, over)
 
     def check_reachable(self) -> None:
         """Check, before any training, that some allocation meets all budgets.

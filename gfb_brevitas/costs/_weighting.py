@@ -14,6 +14,9 @@ from gfb_brevitas.space import Bits, Vector
 Weighting = Literal["elements", "quantizers"]
 
 
+_INSTEAD: dict[QuantizerKind, str] = {"activation": "WeightSize()", "weight": "MeanActivationBits()"}
+
+
 def check_weighting(weighting: str) -> None:
     """Raise ConfigurationError unless ``weighting`` is one of :data:`Weighting`."""
     if weighting not in get_args(Weighting):
@@ -28,7 +31,8 @@ def mean_bits(profile: ModelProfile, kind: QuantizerKind, weighting: Weighting) 
     if total <= 0:
         raise ConfigurationError(
             f"The mean width of {kind} quantizers needs at least one with elements; "
-            f"the model has {len(columns)} searchable {kind} quantizers with {total:.0f} {weighting} in all."
+            f"the model has {len(columns)} searchable {kind} quantizers with {total:.0f} {weighting} in all. "
+            f"Leave this budget out and state another, such as Budget(cost={_INSTEAD[kind]}, ...)."
         )
 
     def mean(bits: Bits) -> Vector:

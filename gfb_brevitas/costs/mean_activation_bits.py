@@ -12,11 +12,11 @@ from gfb_brevitas.profile import ModelProfile
 
 @dataclass(frozen=True, kw_only=True)
 class MeanActivationBits:
-    """Mean width of the activation quantizers.
+    """Mean width of the searchable activation quantizers; other activations do not count.
 
-    [ours] By default every activation value counts once, as every weight does in
-    :class:`~gfb_brevitas.costs.WeightSize`: the budget is then one on activation storage. It is the C_2
-    that GradFreeBits (doi:10.3390/s22249772) constrains.
+    By default every activation value counts once, as every weight does in
+    :class:`~gfb_brevitas.costs.WeightSize`: the budget is then one on activation storage. Taken as the C_2
+    that GradFreeBits (doi:10.3390/s22249772) constrains [ours].
 
     Args:
         name: Name in reports.

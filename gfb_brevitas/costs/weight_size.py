@@ -14,10 +14,11 @@ from gfb_brevitas.space import Bits, Vector
 
 @dataclass(frozen=True, kw_only=True)
 class WeightSize:
-    """Bits of all weights: elements times width, plus the weights whose width is not searched.
+    """Bits of all quantized weights: elements times width, whether the width is searched or not.
 
-    This is the size of the weights alone; scales, biases and a file's headers are not in it.
-    [ours] It is the C_1 that GradFreeBits (doi:10.3390/s22249772) constrains.
+    This is the size of the quantized weights alone; weights that are not quantized, scales, biases and a
+    file's headers are not in it. Taken as the C_1 that GradFreeBits (doi:10.3390/s22249772) constrains
+    [ours].
 
     Args:
         name: Name in reports.

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from gfb_brevitas.allocation import BitAllocation
-from gfb_brevitas.costs import BitOperations, MeanActivationBits, MeanWeightBits, WeightSize
+from gfb_brevitas.costs import BitOperations, Cost, MeanActivationBits, MeanWeightBits, WeightSize
+from gfb_brevitas.profile import QuantizerKind
+from gfb_brevitas.report._layout import compact_table
 from gfb_brevitas.space import SearchSpace
 
 BITS_PER_KILOBYTE = 8000
@@ -25,8 +26,8 @@ class Contender:
         accuracy: Share of the test samples that it classifies right.
         allocation: Its bit widths.
         weight_bits: Bits of all quantized weights.
-        mean_weight_bits: Mean width over all weights.
-        mean_activation_bits: Mean width over all activation values.
+        mean_weight_bits: Mean width over all weights; ``None`` if none is searchable.
+        mean_activation_bits: Mean width over all activation values; ``None`` if none is searchable.
         bit_operations: Multiply-accumulates times both operands' widths, per sample.
         epochs: Epochs that it was trained for.
         seconds: Wall time.
@@ -36,8 +37,8 @@ class Contender:
     accuracy: float
     allocation: Mapping[str, int]
     weight_bits: float
-    mean_weight_bits: float
-    mean_activation_bits: float
+    mean_weight_bits: float | None
+    mean_activation_bits: float | None
     bit_operations: float
     epochs: int
     seconds: float
@@ -64,18 +65,22 @@ class Contender:
             seconds: Wall time.
         """
         bits = space.bits(allocation)[None, :]
-        costs = (WeightSize(), MeanWeightBits(), MeanActivationBits(), BitOperations())
-        size, mean_weight, mean_activation, operations = (
-            float(cost.bind(space.profile)(bits)[0]) for cost in costs
-        )
+
+        def value(cost: Cost) -> float:
+            return float(cost.bind(space.profile)(bits)[0])
+
+        def mean(cost: Cost, kind: QuantizerKind) -> float | None:
+            searchable = any(info.kind == kind and info.elements for info in space.profile)
+            return value(cost) if searchable else None
+
         return cls(
             name=name,
             accuracy=accuracy,
             allocation=dict(allocation),
-            weight_bits=size,
-            mean_weight_bits=mean_weight,
-            mean_activation_bits=mean_activation,
-            bit_operations=operations,
+            weight_bits=value(WeightSize()),
+            mean_weight_bits=mean(MeanWeightBits(), "weight"),
+            mean_activation_bits=mean(MeanActivationBits(), "activation"),
+            bit_operations=value(BitOperations()),
             epochs=epochs,
             seconds=seconds,
         )
@@ -87,7 +92,7 @@ class Contender:
 
 def comparison_table(contenders: Sequence[Contender], title: str) -> Table:
     """A table for the terminal, one row per contender, in the given order; it fits into 80 columns."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table = compact_table(title=title, title_justify="left")
     table.add_column("model", overflow="fold", min_width=10)
     for heading in ("accuracy", "weights", "W bits", "A bits", "Mbit ops", "epochs", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -96,13 +101,17 @@ def comparison_table(contenders: Sequence[Contender], title: str) -> Table:
             row.name,
             f"{row.accuracy:.2%}",
             f"{_short(row.weight_bits / BITS_PER_KILOBYTE)} kB",
-            f"{row.mean_weight_bits:.2f}",
-            f"{row.mean_activation_bits:.2f}",
+            _width(row.mean_weight_bits),
+            _width(row.mean_activation_bits),
             _short(row.bit_operations / 1e6),
             str(row.epochs),
             f"{row.seconds:.0f} s",
         )
     return table
+
+
+def _width(bits: float | None) -> str:
+    return "–" if bits is None else f"{bits:.2f}"
 
 
 def _short(value: float) -> str:

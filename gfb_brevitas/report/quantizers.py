@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from gfb_brevitas.profile import ModelProfile, QuantizerInfo
+from gfb_brevitas.report._layout import compact_table
 
 
 def profile_table(profile: ModelProfile, allocation: Mapping[str, int] | None = None) -> Table:
@@ -20,7 +20,7 @@ def profile_table(profile: ModelProfile, allocation: Mapping[str, int] | None = 
         profile: The model's quantizers.
         allocation: Bit widths to show; by default the range of each quantizer.
     """
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, caption_justify="left")
+    table = compact_table(caption_justify="left")
     notes = [*_ties(profile), *_refusals(profile)]
     table.caption = Text("\n".join(["", *notes])) if notes else None
     table.add_column("quantizer", overflow="fold")

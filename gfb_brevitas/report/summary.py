@@ -5,27 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from gfb_brevitas.report._layout import compact_table
 
-def summary_tables(summary: Mapping[str, Any], title: str) -> list[Table]:
+
+def summary_tables(summary: Mapping[str, Any]) -> list[Table]:
     """Tables for the terminal: the numbers, the budgets if there are any, and the allocation.
 
     Args:
         summary: As :meth:`gfb_brevitas.search.SearchResult.summary`; further numbers are shown too.
-        title: Title of the first table.
 
     Raises:
         KeyError: If something is missing.
         TypeError: If something is of another kind than in a summary.
+        AttributeError: Likewise.
+        ValueError: Likewise.
     """
-    tables = (_numbers(summary, title), _budgets(summary["costs"]), _allocation(summary["allocation"]))
+    tables = (_numbers(summary), _budgets(summary["costs"]), _allocation(summary["allocation"]))
     return [table for table in tables if table.row_count]
 
 
-def _numbers(summary: Mapping[str, Any], title: str) -> Table:
-    table = _table(title, "figure", "value")
+def _numbers(summary: Mapping[str, Any]) -> Table:
+    table = _table("figure", "value")
     for name, value in summary.items():
         if isinstance(value, int | float | str) and name not in ("format", "version"):
             table.add_row(name, f"{value:.6g}" if isinstance(value, float) else str(value))
@@ -33,7 +35,7 @@ def _numbers(summary: Mapping[str, Any], title: str) -> Table:
 
 
 def _budgets(costs: list[Mapping[str, Any]]) -> Table:
-    table = _table("budgets", "cost", "value", "limit", "used", "unit")
+    table = _table("budget on", "value", "limit", "used", "unit")
     table.columns[-1].justify = "left"
     for row in costs:
         used = f"{row['use']:.1%}" if row["feasible"] else f"{row['use']:.1%}, too much"
@@ -42,14 +44,14 @@ def _budgets(costs: list[Mapping[str, Any]]) -> Table:
 
 
 def _allocation(allocation: Mapping[str, int]) -> Table:
-    table = _table("allocation", "quantizer", "bits")
-    for name in allocation:
-        table.add_row(name, str(allocation[name]))
+    table = _table("quantizer", "bits")
+    for name, bits in allocation.items():
+        table.add_row(name, str(bits))
     return table
 
 
-def _table(title: str, first: str, *others: str) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+def _table(first: str, *others: str) -> Table:
+    table = compact_table()
     table.add_column(first, overflow="fold")
     for heading in others:
         table.add_column(heading, justify="right", overflow="fold")

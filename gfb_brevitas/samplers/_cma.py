@@ -6,6 +6,7 @@ import json
 import math
 import threading
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
@@ -116,7 +117,12 @@ class CmaSampler(optuna.samplers.BaseSampler):
         distribution: CmaState | None = None,
     ) -> None:
         _check(step_size, population_size, seed, constraint_penalty)
-        _check_space(search_space or {})
+        _check_mean(mean)
+        _check_space({} if search_space is None else search_space)
+        if distribution is not None and not isinstance(distribution, CmaState):
+            raise ConfigurationError(
+                f"distribution must be a CmaState (see CmaSampler.state) or None; got {distribution!r}."
+            )
         self._mean = None if mean is None else {name: float(value) for name, value in mean.items()}
         self._step_size = None if step_size is None else float(step_size)
         self._population_size = None if population_size is None else int(population_size)
@@ -310,7 +316,18 @@ def _write(study: optuna.Study, trial: FrozenTrial, attributes: Mapping[str, str
         study._storage.set_trial_system_attr(trial._trial_id, key, text)
 
 
-def _check_space(space: Mapping[str, object]) -> None:
+def _check_mean(mean: object) -> None:
+    if mean is None:
+        return
+    if not isinstance(mean, Mapping) or not all(isinstance(value, Real) for value in mean.values()):
+        raise ConfigurationError(f"mean must map parameter names to numbers; got {mean!r}.")
+
+
+def _check_space(space: object) -> None:
+    if not isinstance(space, Mapping):
+        raise ConfigurationError(
+            f"search_space must map parameter names to Optuna distributions; got {space!r}."
+        )
     for name, distribution in space.items():
         if not isinstance(distribution, BaseDistribution):
             raise ConfigurationError(
@@ -321,14 +338,13 @@ def _check_space(space: Mapping[str, object]) -> None:
 def _check(
     step_size: float | None, population_size: int | None, seed: int | None, constraint_penalty: str
 ) -> None:
-    if step_size is not None and not (math.isfinite(step_size) and step_size > 0):
-        raise ConfigurationError(f"step_size must be a positive number or None; got {step_size}.")
-    if population_size is not None and population_size < _SMALLEST_POPULATION:
-        raise ConfigurationError(
-            f"population_size must be at least {_SMALLEST_POPULATION} or None; got {population_size}."
-        )
-    if seed is not None and seed < 0:
-        raise ConfigurationError(f"seed must not be negative; got {seed}.")
+    if step_size is not None and not (isinstance(step_size, Real) and 0 < step_size < math.inf):
+        raise ConfigurationError(f"step_size must be a positive number or None; got {step_size!r}.")
+    for name, value, least in (("population_size", population_size, _SMALLEST_POPULATION), ("seed", seed, 0)):
+        if value is not None and not (isinstance(value, Integral) and value >= least):
+            raise ConfigurationError(
+                f"{name} must be a whole number of at least {least} or None; got {value!r}."
+            )
     if constraint_penalty not in get_args(ConstraintPenalty):
         raise ConfigurationError(
             f"constraint_penalty must be one of {get_args(ConstraintPenalty)}; got {constraint_penalty!r}."

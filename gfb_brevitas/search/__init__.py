@@ -16,6 +16,7 @@ from gfb_brevitas.search.history import (
     RoundRecord,
     StepRecord,
 )
+from gfb_brevitas.search.loading import load_best
 from gfb_brevitas.search.presets import PRESETS, Preset, preset
 from gfb_brevitas.search.result import SearchResult
 
@@ -40,5 +41,6 @@ __all__ = [
     "StepRecord",
     "TrainingConfig",
     "fit",
+    "load_best",
     "preset",
 ]

@@ -21,6 +21,7 @@ from gfb_brevitas.evaluation.batches import Batches, LossFunction, require_batch
 from gfb_brevitas.search.callbacks import AnyCallback, EndRecord, notify
 from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 from gfb_brevitas.search.fingerprint import described, described_model
+from gfb_brevitas.search.loading import require_searchable
 from gfb_brevitas.search.loss import FirstCallChecked
 from gfb_brevitas.search.result import SearchResult
 from gfb_brevitas.search.run import Run, RunData
@@ -70,6 +71,11 @@ def fit(
     ``generator``, which is seeded anew; draws from other generators do not repeat in a resumed run.
     Training uses ``model`` itself, on the device that it is on.
 
+    Where a run cannot go on as it is (a loss that became NaN, say), its best state can: bring a model to
+    it with :func:`gfb_brevitas.load_best` and call ``fit(model, calibrate=False, run_folder=...)`` with other
+    settings and a new folder. Weights and clipping values go on from there; the search starts from
+    ``search.initial_bits`` again.
+
     Example:
         >>> result = fit(  # doctest: +SKIP
         ...     make_searchable(model, example_inputs),
@@ -97,7 +103,8 @@ def fit(
         training: Settings of the training.
         allocation: A fixed allocation: no gradient-free steps, the same epochs and schedule. The
             baseline to compare with; it need not satisfy the budgets.
-        calibrate: Whether clipping parameters are started from data.
+        calibrate: Whether clipping parameters are started from data; ``False`` for a model whose clipping
+            was trained or calibrated already.
         run_folder: Folder in which the run is kept, see :mod:`gfb_brevitas.search.run_folder`.
         resume: Go on with the run in ``run_folder``, as if it had never stopped; a folder without a run
             starts one. All arguments must be those of the run. ``model`` is a model made in the same
@@ -196,8 +203,7 @@ def _result(run: Run) -> SearchResult:
         history=run.history,
         run_folder=None if run.folder is None else run.folder.path,
     )
-    if run.folder is not None:
-        run.folder.finish(allocation, result.summary())
+    run.write_result(allocation, result.summary())
     notify(run.callbacks, EndRecord(summary=result.summary(), run_folder=result.run_folder))
     return result
 
@@ -222,11 +228,7 @@ def _uniform(space: SearchSpace, bits: int | tuple[int, int]) -> BitAllocation:
 
 
 def _check_kinds(model: object, search: object, training: object, callbacks: object) -> None:
-    if not isinstance(getattr(model, "space", None), SearchSpace):
-        raise ConfigurationError(
-            "`model` must be a searchable model, made by make_searchable(model, example_inputs); "
-            f"got {type(model).__name__!r}."
-        )
+    require_searchable(model)
     for name, value, kind in (("search", search, SearchConfig), ("training", training, TrainingConfig)):
         if not isinstance(value, kind):
             raise ConfigurationError(f"`{name}` must be a {kind.__name__}; got {value!r}.")

@@ -108,7 +108,11 @@ class CheckpointStore:
         Raises:
             CheckpointError: If it is missing or damaged.
         """
-        return BestState(**_read(self.best))
+        content = _read(self.best)
+        try:
+            return BestState(**content)
+        except TypeError as error:
+            raise _unfit(self.best, error) from error
 
     def load(self) -> Checkpoint:
         """Read the latest checkpoint, or the one before if the latest is damaged.
@@ -125,9 +129,23 @@ class CheckpointStore:
                 continue
             if problems:
                 _logger.warning("%s Going on from %s instead.", " ".join(problems), path)
-            best = content.pop("best")
-            return Checkpoint(**content, best=None if best is None else BestState(**best))
+            return _checkpoint_of(content, path)
         raise CheckpointError(" ".join(problems) + " The run cannot be resumed; start it anew.")
+
+
+def _checkpoint_of(content: dict[str, Any], path: Path) -> Checkpoint:
+    try:
+        best = content.pop("best")
+        return Checkpoint(**content, best=None if best is None else BestState(**best))
+    except (KeyError, TypeError) as error:
+        raise _unfit(path, error) from error
+
+
+def _unfit(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"The checkpoint {str(path)!r} holds something else than this release saves: {error}. Use the "
+        "release that wrote it, or start the run anew."
+    )
 
 
 def model_state(model: nn.Module) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Settings of the search and of the training, with the values of the paper's CIFAR column as defaults.
+"""Settings of the search and of the training.
 
-Source of the values: Bodner et al., 2022, doi:10.3390/s22249772, Table 1. What the paper does not give
-is marked [ours].
+Defaults are the values of the CIFAR column of Table 1 of Bodner et al., 2022, doi:10.3390/s22249772,
+where it gives one. Settings and values that the paper does not give are marked [ours].
 """
 
 from __future__ import annotations
@@ -63,14 +63,15 @@ class SearchConfig:
         evaluations_per_step: M, objective evaluations of a gradient-free step. Whole generations only:
             one that does not fit into M any more is not begun [ours].
         epochs_per_round: N_GB, gradient-based epochs of a round.
-        pretrain_epochs: Epochs at the initial allocation before the first round. 0 when the model
-            that is passed is trained already.
+        pretrain_epochs: Epochs at the initial allocation before the first round. The default, 0, is for a
+            model that is trained already [ours]; the paper's numbers are in
+            :func:`gfb_brevitas.search.preset`.
         super_batch_size: Minibatches per super-batch.
-        super_batch: ``"moving"`` (the paper), ``"fixed"`` (one super-batch per step) or ``"single"``
-            (one minibatch, replaced each generation).
+        super_batch: ``"moving"`` (the paper), ``"fixed"`` (one super-batch per step) [ours] or ``"single"``
+            (one minibatch, replaced each generation) [ours].
         step_size: Initial standard deviation of CMA-ES in log2 bits [ours].
         population_size: Candidates per generation, at least 3; ``None`` is CMA-ES's default,
-            4 + floor(3 ln n), or ``evaluations_per_step`` if that is less.
+            4 + floor(3 ln n), or ``evaluations_per_step`` if that is less [ours].
         carry_distribution: Whether mean, covariance and step size go on into the next step; otherwise
             each step starts anew at the current allocation [ours].
         penalty: First power of a violation (``"exact"``) or its square [ours].
@@ -157,19 +158,20 @@ class TrainingConfig:
     """How weights and clipping parameters are trained.
 
     Attributes:
-        optimizer: ``"sgd"``, ``"adam"``, or a function that takes a list of parameter groups (dicts
-            with ``params``, ``lr``, ``weight_decay``) and returns a ``torch.optim.Optimizer``.
+        optimizer: ``"sgd"``, ``"adam"`` [ours], or a function that takes a list of parameter groups (dicts
+            with ``params``, ``lr``, ``weight_decay``) and returns a ``torch.optim.Optimizer`` [ours].
         learning_rate: Highest learning rate of the weights.
         clipping_learning_rate: Highest learning rate of the clipping parameters; ``None``: the same.
         learning_rates: Pairs of a shell pattern of parameter names in the model and a learning rate;
             the first pattern that matches wins over the two above.
         momentum: Momentum of SGD.
-        weight_decay: Weight decay of the weights; clipping parameters are never decayed.
+        weight_decay: Weight decay of the weights; what quantizers learn (clipping values, Brevitas' own
+            scales) is never decayed [ours].
         schedule: ``"cosine"`` (to zero over all epochs of the run), ``"constant"``, or a function from
             the share of training that is done (0 at the first epoch, below 1 at the last) to a factor
-            of the learning rates.
+            of the learning rates [ours].
         warmup_epochs: Epochs over which the learning rates rise linearly to the schedule's [ours].
-        gradient_clip_norm: Largest norm of the gradient of all parameters together; ``None``: any.
+        gradient_clip_norm: Largest norm of the gradient of all parameters together; ``None``: any [ours].
 
     Raises:
         ConfigurationError: If a setting is outside its rule.
@@ -194,8 +196,10 @@ class TrainingConfig:
             value = getattr(self, name)
             optional = value is None and name != "learning_rate"
             _require(optional or _is_number(value, above=0.0), name, "a positive number", value)
-        for entry in self.learning_rates:
-            rule = "pairs of a pattern and a positive learning rate"
+        rule = "a tuple of pairs of a pattern and a positive learning rate"
+        pairs = self.learning_rates
+        _require(isinstance(pairs, tuple | list), "learning_rates", rule, pairs)
+        for entry in pairs:
             _require(_is_pattern_and_rate(entry), "learning_rates", rule, entry)
         for name in ("momentum", "weight_decay"):
             value = getattr(self, name)

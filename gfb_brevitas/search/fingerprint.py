@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gfb_brevitas.adapters.eligibility import tensor_quantizer
+from gfb_brevitas.profile import QuantizerInfo
+from gfb_brevitas.quant import LearnedClippingQuantizer
+
 if TYPE_CHECKING:
     from gfb_brevitas.adapters.searchable import SearchableModel
 
@@ -33,8 +37,22 @@ def described(value: Any) -> Any:
 
 
 def described_model(model: SearchableModel) -> dict[str, Any]:
-    """Shapes of a model's parameters and the widths that its quantizers may take."""
+    """A model's quantizers, the shapes of its parameters and the widths that its quantizers may take."""
     # Not the state dict: Brevitas leaves out of it what has not been collected from data yet.
     parameters = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
     space = {c.name: [c.min_bits, c.max_bits, *c.quantizers[1:]] for c in model.space.coordinates}
-    return {"parameters": parameters, "search_space": space}
+    quantizers = {info.name: _described_quantizer(model, info) for info in model.profile}
+    return {"quantizers": quantizers, "parameters": parameters, "search_space": space}
+
+
+def _described_quantizer(model: SearchableModel, info: QuantizerInfo) -> dict[str, Any]:
+    proxy: Any = model.model.get_submodule(info.name)
+    quantizer = tensor_quantizer(proxy)
+    learned = quantizer if isinstance(quantizer, LearnedClippingQuantizer) else None
+    return {
+        "clipping": None if learned is None else type(learned.clipping).__name__,
+        "normalize": learned is not None and learned.normalize,
+        "scaling": info.scaling,
+        "signed": info.signed,
+        "narrow_range": info.narrow_range,
+    }

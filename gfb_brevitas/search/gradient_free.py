@@ -64,6 +64,7 @@ class GradientFreeStep:
         step: Step of the round, from 1.
         study_name: Name of the Optuna study.
         storage: Where the study's trials are copied to, if anywhere.
+        run_id: Id of the run, which the copied study is marked with.
         log: Losses of a step that was stopped before its end, if any are kept.
         on_generation: Called after every generation.
     """
@@ -80,13 +81,14 @@ class GradientFreeStep:
         step: int,
         study_name: str,
         storage: optuna.storages.BaseStorage | None = None,
+        run_id: str | None = None,
         log: GenerationLog | None = None,
         on_generation: Callable[[GenerationRecord], None] | None = None,
     ) -> None:
         self.model, self.loss, self.batches = model, loss, batches
         self.constraints, self.config = constraints, config
         self.round, self.step, self.study_name = round, step, study_name
-        self.storage, self.log, self.on_generation = storage, log, on_generation
+        self.storage, self.run_id, self.log, self.on_generation = storage, run_id, log, on_generation
         self.space: SearchSpace = constraints.space
         self._device = device_of(model)
 
@@ -145,7 +147,9 @@ class GradientFreeStep:
             seed=self._seed("cma"),
             distribution=distribution,
         )
-        return StepStudy(self.constraints, sampler, name=self.study_name, storage=self.storage)
+        return StepStudy(
+            self.constraints, sampler, name=self.study_name, storage=self.storage, run_id=self.run_id
+        )
 
     def _search(
         self, study: StepStudy, evaluator: Evaluator

@@ -7,12 +7,15 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import optuna
 
 from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.constraints import Constraints
+from gfb_brevitas.errors import CheckpointError
 from gfb_brevitas.evaluation.batches import Batches, LossFunction, device_of, moved, one_pass
 from gfb_brevitas.evaluation.modes import inference_only
 from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
@@ -22,7 +25,6 @@ from gfb_brevitas.search.checkpoint import (
     BestState,
     Checkpoint,
     content_digest,
-    load_model_state,
     model_state,
     snapshot,
 )
@@ -37,6 +39,7 @@ from gfb_brevitas.search.history import (
     RoundRecord,
     StepRecord,
 )
+from gfb_brevitas.search.loading import load_state
 from gfb_brevitas.search.plan import Unit, planned_units, step_name
 from gfb_brevitas.search.run_folder import RunFolder
 from gfb_brevitas.search.study import delete_studies, require_no_studies
@@ -119,6 +122,8 @@ class Run:
         self._distribution: str | None = None
         self._records: list[Record] = []
         self._start = start
+        self._id = uuid4().hex
+        self._was_complete = False
         model.set_allocation(pretrain if search.pretrain_epochs else start)
 
     @property
@@ -133,7 +138,7 @@ class Run:
         if self.folder is not None:
             self.folder.clear()
             self._save()
-            self.folder.begin(configuration, versions)
+            self.folder.begin(self._id, configuration, versions)
         self._notify_start(configuration, resumed=False)
 
     def go_on(self, configuration: dict[str, Any]) -> None:
@@ -144,11 +149,12 @@ class Run:
         """
         assert self.folder is not None
         self.folder.require_same(configuration)
+        self._id = self.folder.run_id
         checkpoint = self.folder.checkpoints.load()
         self._records = list(self.folder.history(checkpoint.records))
         self._restore(checkpoint)
         if self.storage is not None:
-            delete_studies(self.storage, self._study_names())
+            delete_studies(self.storage, self._study_names(), self._id)
         _logger.info("Resumed after %d of %d units.", self.completed, len(self.units))
         self._notify_start(configuration, resumed=True)
 
@@ -164,27 +170,41 @@ class Run:
             self._complete(perform[unit.kind](unit))
 
     def restore_best(self) -> BestState:
-        """Bring the model to the best feasible state."""
+        """Bring the model to the best feasible state.
+
+        Raises:
+            CheckpointError: If the checkpoint that was resumed from holds none.
+        """
         # The last unit is the end of a round, whose state is always a candidate.
-        assert self.best is not None
-        load_model_state(self.model, self.best.model)
-        self.model.set_allocation(self.best.allocation)
+        if self.best is None:
+            raise CheckpointError(
+                "The checkpoint of the finished run holds no best state; it is damaged. Start the run anew."
+            )
+        load_state(self.model, self.best.allocation, self.best.model)
         self.model.eval()
         return self.best
+
+    def write_result(self, allocation: BitAllocation, summary: dict[str, Any]) -> None:
+        """Write the results into the folder, if there is one and they are not there already."""
+        # Others add figures to a summary; that of a run that was complete already stays as it is.
+        if self.folder is not None and not (self._was_complete and self.folder.holds_result):
+            self.folder.finish(allocation, summary)
 
     def _calibrate(self, unit: Unit) -> CalibrationRecord:
         began = time.perf_counter()
         seed = derive_seed(self.search.seed, "calibration", unit.number)
         if self.data.calibration is None:
-            batches = list(one_pass(self.data.train, seed, CALIBRATION_BATCHES))
+            batches = one_pass(self.data.train, seed, CALIBRATION_BATCHES)
         else:
-            batches = list(one_pass(self.data.calibration, seed))
+            batches = one_pass(self.data.calibration, seed)
+        numbers = count(1)
         device = device_of(self.model)
         with RandomStream(seed).active(), inference_only(self.model):
-            self.model.calibrate(batches, forward=lambda batch: self.loss(self.model, moved(batch, device)))
+            drawn = (batch for batch, _ in zip(batches, numbers, strict=False))
+            self.model.calibrate(drawn, forward=lambda batch: self.loss(self.model, moved(batch, device)))
         return CalibrationRecord(
             seconds=time.perf_counter() - began,
-            batches=len(batches),
+            batches=next(numbers) - 1,
             allocation=dict(self.model.allocation),
             costs=cost_rows(self.constraints, self._bits()),
         )
@@ -201,6 +221,7 @@ class Run:
             step=unit.number,
             study_name=f"{self.name}/{step_name(unit)}",
             storage=self.storage,
+            run_id=self._id,
             log=self._generation_log(unit),
             on_generation=self._keep,
         )
@@ -295,10 +316,15 @@ class Run:
             )
 
     def _restore(self, checkpoint: Checkpoint) -> None:
+        if not 0 <= checkpoint.completed <= len(self.units):
+            raise CheckpointError(
+                f"The checkpoint is damaged: it speaks of {checkpoint.completed} of {len(self.units)} units. "
+                "Start the run anew."
+            )
         self.completed, self.metric, self.best = checkpoint.completed, checkpoint.metric, checkpoint.best
         self._distribution = checkpoint.distribution
-        load_model_state(self.model, checkpoint.model)
-        self.model.set_allocation(checkpoint.allocation)
+        self._was_complete = self.completed == len(self.units)
+        load_state(self.model, checkpoint.allocation, checkpoint.model)
         if self.trainer is not None:
             self.trainer.load_state_dict(checkpoint.optimizer)
 
@@ -333,4 +359,12 @@ class Run:
         return (
             f"Everything up to the end of epoch {epoch} is in {str(self.folder.checkpoints.latest)!r}"
             f"{f', the best state in {str(self.folder.checkpoints.best)!r}' if self.best else ''}."
+            f"{self._way_on() if self.best else ''}"
+        )
+
+    def _way_on(self) -> str:
+        path = "" if self.folder is None else str(self.folder.path)
+        return (
+            f" gfb_brevitas.load_best({path!r}, model) brings a model to the best state, and fit(model, "
+            "calibrate=False, run_folder=...) goes on from there with other settings in a new folder."
         )

@@ -81,9 +81,9 @@ class RunFolder:
         for log in (self.path / "generations").glob("round-*/step-*.jsonl"):
             log.unlink()
 
-    def begin(self, configuration: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+    def begin(self, run_id: str, configuration: Mapping[str, Any], versions: Mapping[str, str]) -> None:
         """Mark the folder as holding a run; to be called after the first checkpoint was saved."""
-        document = {"format": FORMAT, "version": VERSION, "versions": dict(versions)}
+        document = {"format": FORMAT, "version": VERSION, "run": run_id, "versions": dict(versions)}
         document["configuration"] = dict(configuration)
         with saving(self._config):
             write_text_atomically(self._config, json.dumps(document, indent=2) + "\n")
@@ -94,21 +94,48 @@ class RunFolder:
         Raises:
             CheckpointError: Naming what differs, or that the file is damaged.
         """
-        differences = list(_differences(self._configuration(), json.loads(json.dumps(configuration))))
+        differences = _listed_differences(self._entry("configuration"), configuration)
         if differences:
             raise CheckpointError(
-                f"The run in {str(self.path)!r} is another one: {'; '.join(differences[:8])}"
-                f"{'; ...' if len(differences) > 8 else ''}. Resume it with the same arguments, or use "
-                "another folder."
+                f"The run in {str(self.path)!r} is another one: {differences}. Resume it with the same "
+                "arguments, or use another folder."
             )
 
-    def _configuration(self) -> Any:
+    def require_same_model(self, described: Mapping[str, Any]) -> None:
+        """Check that the folder's run is of a model like the one that is described.
+
+        Raises:
+            CheckpointError: Naming what differs, or that there is no run or its file is damaged.
+        """
+        if not self.holds_run:
+            raise CheckpointError(f"{str(self.path)!r} holds no run. Give the run folder of one.")
+        configuration = self._entry("configuration")
+        then = configuration.get("model") if isinstance(configuration, dict) else None
+        differences = _listed_differences(then, described)
+        if differences:
+            raise CheckpointError(
+                f"The run in {str(self.path)!r} is of another model: {differences}. Pass one that was made "
+                "anew in the same way."
+            )
+
+    @property
+    def run_id(self) -> str:
+        """The id that the folder's run got when it began.
+
+        Raises:
+            CheckpointError: If the file that holds it is damaged.
+        """
+        return str(self._entry("run"))
+
+    def _entry(self, key: str) -> Any:
         try:
             document = json.loads(self._config.read_text(encoding="utf-8"))
             if document["format"] != FORMAT or document["version"] != VERSION:
                 raise ValueError(f"it is not of format {FORMAT!r}, version {VERSION}")
-            return document["configuration"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return document[key]
+        except KeyError as error:
+            raise CheckpointError(f"{str(self._config)!r} is damaged: it lacks {error}.") from error
+        except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(f"{str(self._config)!r} is damaged: {error}.") from error
 
     def append(self, record: Record) -> None:
@@ -134,6 +161,11 @@ class RunFolder:
         """The log of a gradient-free step."""
         return GenerationLog(self.path / "generations" / f"{name}.jsonl", identity)
 
+    @property
+    def holds_result(self) -> bool:
+        """Whether the results were written."""
+        return all((self.path / name).exists() for name in ("allocation.json", "summary.json"))
+
     def finish(self, allocation: BitAllocation, summary: Mapping[str, Any]) -> None:
         """Write the results."""
         document = {"format": f"{FORMAT}.summary", "version": VERSION, **summary}
@@ -156,6 +188,11 @@ def _logging_to(path: Path) -> Iterator[None]:
         _package_logger.removeHandler(handler)
         _package_logger.setLevel(level)
         handler.close()
+
+
+def _listed_differences(then: Any, now: Mapping[str, Any]) -> str:
+    differences = list(_differences(then, json.loads(json.dumps(now))))
+    return "; ".join(differences[:8]) + ("; ..." if len(differences) > 8 else "")
 
 
 def _differences(then: Any, now: Any, name: str = "") -> Iterator[str]:

@@ -18,6 +18,8 @@ from gfb_brevitas.samplers import CmaSampler, CmaState
 from gfb_brevitas.space import Bits, SearchSpace, Vector
 
 Storage = str | optuna.storages.BaseStorage
+RUN_ATTRIBUTE = "gfb_run"
+"""User attribute of a study that holds the id of the run that it belongs to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,10 @@ class StepStudy:
         sampler: CMA-ES.
         name: Name of the study.
         storage: The user's storage, if any.
+        run_id: Id of the run, which the study in the user's storage is marked with.
+
+    Raises:
+        ConfigurationError: If the user's storage holds a study of that name.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class StepStudy:
         *,
         name: str,
         storage: optuna.storages.BaseStorage | None,
+        run_id: str | None = None,
     ) -> None:
         self._constraints, self._space = constraints, constraints.space
         self._sampler = sampler
@@ -64,26 +71,27 @@ class StepStudy:
         with _quiet_optuna():
             memory = optuna.storages.InMemoryStorage()
             self._study = optuna.create_study(storage=memory, study_name=name, sampler=sampler)
-            self._copy = None if storage is None else optuna.create_study(storage=storage, study_name=name)
+            self._copy = None if storage is None else _new_study(storage, name, run_id)
 
     def ask(self, size: int) -> tuple[list[optuna.Trial], Bits]:
         """Draw a generation of ``size`` candidates; bits of shape ``(size, quantizers)``."""
         trials = [self._study.ask(dict(self._distributions)) for _ in range(size)]
         names = [c.name for c in self._space.free]
-        vectors = np.array([[trial.params[name] for name in names] for trial in trials], dtype=np.float64)
+        parameters = [trial.params for trial in trials]  # every access is a deep copy
+        vectors = np.array([[params[name] for name in names] for params in parameters], dtype=np.float64)
         return trials, self._space.decode(vectors)
 
     def tell(self, trials: Sequence[optuna.Trial], bits: Bits, losses: Vector) -> Generation:
         """Pass a generation's losses to CMA-ES. A loss that is not finite is worse than every finite one."""
-        penalties = self._constraints.penalty(bits)
+        standing = self._constraints.standing(bits)
+        penalties, feasible = standing.penalty, standing.feasible
         values = np.where(np.isfinite(losses + penalties), losses + penalties, math.inf)
-        feasible = self._constraints.feasible(bits)
         for i, trial in enumerate(trials):
             trial.set_user_attr("bits", json.dumps(dict(self._space.allocation(bits[i]))))
             trial.set_user_attr("loss", _readable(float(losses[i])))
             trial.set_user_attr("penalty", _readable(float(penalties[i])))
             trial.set_user_attr("feasible", bool(feasible[i]))
-            self._constraints.set_on(trial, bits[i])
+            self._constraints.set_excess_on(trial, standing.excess[i])
         told = [self._study.tell(trial, value) for trial, value in zip(trials, values.tolist(), strict=True)]
         if self._copy is not None:
             self._copy.add_trials(told)
@@ -160,10 +168,21 @@ def opened_storage(storage: Storage | None) -> optuna.storages.BaseStorage | Non
         ) from error
 
 
-def delete_studies(storage: optuna.storages.BaseStorage, names: Sequence[str]) -> None:
-    """Delete those studies that exist, so that a resumed run can write them again."""
-    existing = set(optuna.get_all_study_names(storage)) & set(names)
-    for name in sorted(existing):
+def delete_studies(storage: optuna.storages.BaseStorage, names: Sequence[str], run_id: str) -> None:
+    """Delete those studies of a run that exist, so that it can write them again when it is resumed.
+
+    Raises:
+        ConfigurationError: If a study of that name is another run's; nothing is deleted then.
+    """
+    existing = sorted(set(optuna.get_all_study_names(storage)) & set(names))
+    for name in existing:
+        attributes = storage.get_study_user_attrs(storage.get_study_id_from_name(name))
+        if attributes.get(RUN_ATTRIBUTE) != run_id:
+            raise ConfigurationError(
+                f"The storage holds a study {name!r} of another run. Give the resumed run another `name` or "
+                "`storage`, or delete the study."
+            )
+    for name in existing:
         optuna.delete_study(study_name=name, storage=storage)
 
 
@@ -175,10 +194,24 @@ def require_no_studies(storage: optuna.storages.BaseStorage, names: Sequence[str
     """
     existing = sorted(set(optuna.get_all_study_names(storage)) & set(names))
     if existing:
-        raise ConfigurationError(
-            f"The storage holds a study {existing[0]!r} already. Give the run another `name`, delete the "
-            "study, or resume the run that it belongs to."
-        )
+        raise ConfigurationError(_exists_already(existing[0]))
+
+
+def _new_study(storage: optuna.storages.BaseStorage, name: str, run_id: str | None) -> optuna.Study:
+    try:
+        study = optuna.create_study(storage=storage, study_name=name)
+    except optuna.exceptions.DuplicatedStudyError as error:
+        raise ConfigurationError(_exists_already(name)) from error
+    if run_id is not None:
+        study.set_user_attr(RUN_ATTRIBUTE, run_id)
+    return study
+
+
+def _exists_already(name: str) -> str:
+    return (
+        f"The storage holds a study {name!r} already. Give the run another `name`, delete the study, or "
+        "resume the run that it belongs to."
+    )
 
 
 @contextmanager

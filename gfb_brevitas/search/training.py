@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
-from gfb_brevitas.errors import ConfigurationError, EmptyDataError, NonFiniteLossError
+from gfb_brevitas.adapters.eligibility import named_proxies
+from gfb_brevitas.errors import CheckpointError, ConfigurationError, EmptyDataError, NonFiniteLossError
 from gfb_brevitas.evaluation.batches import Batch, Batches, LossFunction, device_of, moved, opened
 from gfb_brevitas.evaluation.evaluator import scalar_loss
 from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
@@ -94,8 +95,18 @@ class Trainer:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with a saved optimizer state."""
-        self.optimizer.load_state_dict(state)
+        """Go on with a saved optimizer state.
+
+        Raises:
+            CheckpointError: If it is not of this optimizer.
+        """
+        try:
+            self.optimizer.load_state_dict(state)
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"The checkpoint's optimizer does not fit: {error}. Resume with the same training settings, "
+                "or start the run anew."
+            ) from error
 
     def _train_on(self, batch: Batch, place: str, recovery: str) -> float:
         self.optimizer.zero_grad(set_to_none=True)
@@ -132,12 +143,14 @@ def parameter_groups(model: SearchableModel, config: TrainingConfig) -> list[dic
     """Trainable parameters, grouped by learning rate and weight decay.
 
     Returns:
-        Dicts with ``params``, ``lr`` and ``weight_decay`` (0 for clipping parameters).
+        Dicts with ``params``, ``lr`` and ``weight_decay`` (0 for what belongs to quantizers).
     """
     names = {id(parameter): name for name, parameter in model.model.named_parameters()}
     clipping_rate = config.clipping_learning_rate or config.learning_rate
+    weights, scales = _apart_from_quantizers(model)
     kinds = (
-        (model.weight_parameters(), config.learning_rate, config.weight_decay),
+        (weights, config.learning_rate, config.weight_decay),
+        (scales, config.learning_rate, 0.0),
         (model.clipping_parameters(), clipping_rate, 0.0),
     )
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -150,6 +163,13 @@ def parameter_groups(model: SearchableModel, config: TrainingConfig) -> list[dic
         {"params": parameters, "lr": rate, "weight_decay": decay}
         for (rate, decay), parameters in groups.items()
     ]
+
+
+def _apart_from_quantizers(model: SearchableModel) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Weights, and what quantizers that keep Brevitas' own scale learn."""
+    native = {id(p) for _, proxy in named_proxies(model.model) for p in proxy.parameters()}
+    parameters = model.weight_parameters()
+    return [p for p in parameters if id(p) not in native], [p for p in parameters if id(p) in native]
 
 
 def _rate_by_name(name: str, config: TrainingConfig, default: float) -> float:

@@ -39,6 +39,7 @@ VARIANTS: dict[str, Callable[[Experiment], Experiment]] = {
     "clipping: one per width": lambda experiment: replace(experiment, clipping="per_bit"),
     "a single round": _one_round,
     "distribution carried over": _search(carry_distribution=True),
+    "penalty weights of the paper": lambda experiment: replace(experiment, rho=None),
     "BatchNorm: running statistics": _search(batchnorm="running"),
     "pretraining at the uniform widths": _search(pretrain_bits=None),
 }

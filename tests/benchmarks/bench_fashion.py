@@ -34,7 +34,7 @@ if __name__ == "__main__":
         settings={
             "uniform_bits": [2, 3],
             "seeds": 3,
-            "train_samples": 8_000,
+            "train_samples": 6_000,
             "test_samples": 10_000,
             "short_training": False,
         },

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,3 +112,15 @@ class TestFile:
         for path in (tmp_path / "none.json", tmp_path, tmp_path / "binary.json"):
             with pytest.raises(AllocationError, match="cannot be read"):
                 BitAllocation.load(path)
+
+
+@pytest.mark.parametrize("path", ["allocation.json", Path("allocation.json")])
+def test_a_path_is_not_an_allocation(path):
+    with pytest.raises(AllocationError, match=r"got .*allocation.json.*BitAllocation\.load"):
+        BitAllocation(path)
+
+
+@pytest.mark.parametrize("value", [None, 3, [("a", 3)]])
+def test_an_allocation_is_a_mapping(value):
+    with pytest.raises(AllocationError, match="maps quantizer names to bit widths; got"):
+        BitAllocation(value)

@@ -115,6 +115,11 @@ class TestPaperBudgets:
     def test_activations_have_the_weights_width_by_default(self):
         assert paper_budgets(3) == paper_budgets(3, 3)
 
+    def test_a_model_without_activations_needs_a_budget_on_weights_alone(self):
+        weights_only = SearchSpace(ModelProfile(quantizers=(quantizer("w", "weight", 10),)))
+        with pytest.raises(ConfigurationError, match=r"Budget\(cost=WeightSize\(\), \.\.\.\)"):
+            Constraints(weights_only, paper_budgets(2))
+
     def test_an_unknown_preset_is_refused(self):
         with pytest.raises(ConfigurationError, match="cifar, imagenet, cityscapes; got 'mnist'"):
             paper_budgets(2, preset="mnist")
@@ -123,7 +128,7 @@ class TestPaperBudgets:
 class TestPopulations:
     budgets = (
         Budget(cost=WeightSize(), limit=120, rho=20.0),
-        Budget(cost=MeanActivationBits(), limit=4, rho=0.5),
+        Budget(cost=MeanActivationBits(weighting="quantizers"), limit=4, rho=0.5),
     )
 
     def test_costs_violations_penalty_and_feasibility_by_hand(self):
@@ -213,6 +218,23 @@ class TestPopulations:
         rules = [Fix("conv.weight", 2), Range("fc.weight", 2, 3), Fix("*.act", 4)]
         constraints = Constraints(space(*rules), [Budget(cost=table, limit=5.0)])
         assert constraints.costs([[2, 4, 4, 2], [2, 4, 4, 3]]).tolist() == [[4.0], [6.0]]
+
+    def test_standing_is_all_of_it_from_one_computation(self):
+        calls = []
+
+        def size(bits, profile):
+            calls.append(len(bits))
+            return bits[:, 0].astype(float)
+
+        bits = np.array([[1, 1, 1, 1], [3, 1, 1, 1], [8, 2, 2, 2]])
+        cost = CallableCost(function=size, name="first", unit="bits", vectorized=True)
+        constraints = Constraints(space(), [Budget(cost=cost, limit=3.0, rho=2.0)], penalty="squared")
+        calls.clear()
+        standing = constraints.standing(bits)
+        assert calls == [3]
+        np.testing.assert_allclose(standing.excess, [[1 / 3 - 1], [0.0], [8 / 3 - 1]])
+        assert standing.penalty.tolist() == constraints.penalty(bits).tolist()
+        assert standing.feasible.tolist() == constraints.feasible(bits).tolist() == [True, True, False]
 
 
 class TestReport:

@@ -61,3 +61,27 @@ def test_a_tie_takes_names_or_a_function():
     for settings in ({}, {"names": "*", "by": len}):
         with pytest.raises(ConfigurationError, match="not both or neither"):
             Tie(**settings)
+
+
+@pytest.mark.parametrize("names", [3, None, ("conv.*", 3), {"conv.*": 4}, b"conv"])
+@pytest.mark.parametrize("make", [lambda n: Fix(n, 8), lambda n: Range(n, 2, 4)])
+def test_names_must_be_patterns(make, names):
+    with pytest.raises(ConfigurationError, match="a shell pattern of quantizer names.*; got"):
+        make(names)
+
+
+def test_the_names_of_a_tie_must_be_patterns():
+    with pytest.raises(ConfigurationError, match="a shell pattern of quantizer names.*; got 3"):
+        Tie(3)
+
+
+@pytest.mark.parametrize("make", [lambda k: Fix("*", 8, kind=k), lambda k: Range("*", 2, 4, kind=k)])
+@pytest.mark.parametrize("kind", ["weights", "act", 3, ["weight"]])
+def test_an_unknown_kind_is_refused(make, kind):
+    with pytest.raises(ConfigurationError, match=r"`kind` of .* must be None, 'weight' or 'activation'; got"):
+        make(kind)
+
+
+def test_what_a_tie_goes_by_must_be_a_function():
+    with pytest.raises(ConfigurationError, match="`by` of a tie must be a function.*got 3"):
+        Tie(by=3)

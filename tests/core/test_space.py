@@ -145,6 +145,17 @@ class TestAllocations:
         assert narrow.uniform(2) == allocation(8, 3, 3, 2)
         assert narrow.uniform(4, 6) == allocation(8, 5, 5, 4)
 
+    @pytest.mark.parametrize("bits", [0, 2.5, 33, 99, True, "4", None, (4, 4)])
+    def test_uniform_takes_widths_only(self, bits):
+        with pytest.raises(ConfigurationError, match=r"whole number from 1 to 32; got "):
+            space().uniform(bits)
+        if bits is not None:
+            with pytest.raises(ConfigurationError, match="activation_bits.*whole number from 1 to 32; got "):
+                space().uniform(4, bits)
+
+    def test_uniform_takes_numpy_widths(self):
+        assert space().uniform(np.int64(3)) == allocation(3, 3, 3, 3)
+
     def test_smallest_and_largest(self):
         narrow = space(Range("*.act", 3, 5))
         assert narrow.smallest() == allocation(1, 3, 3, 1)
@@ -195,3 +206,65 @@ def test_a_space_survives_pickling():
     again = pickle.loads(pickle.dumps(original))
     assert again.coordinates == original.coordinates
     assert again.uniform(8) == original.uniform(8)
+
+
+class TestRulesThatAreNone:
+    @pytest.mark.parametrize("rules", [Fix("*", 4), "0.*", 3, None])
+    def test_rules_must_be_a_list(self, rules):
+        with pytest.raises(ConfigurationError, match="`rules` must be a list or tuple of Range, Fix and Tie"):
+            SearchSpace(two_layers(), rules)
+
+    @pytest.mark.parametrize("rules", [["0.*"], [Fix("*", 4), None], [Fix]])
+    def test_every_rule_must_be_one(self, rules):
+        with pytest.raises(ConfigurationError, match=r"`rules` .* Fix and Tie.*got "):
+            SearchSpace(two_layers(), rules)
+
+    def test_keys_of_ties_must_be_hashable(self):
+        with pytest.raises(ConfigurationError, match=r"hashable.*got \['conv'.* for 'conv.weight'"):
+            space(Tie(by=lambda info: info.name.split(".")))
+
+    @pytest.mark.parametrize("method", ["check", "encode", "bits"])
+    @pytest.mark.parametrize("allocation", [None, 4, [4, 4, 4, 4]])
+    def test_allocations_must_be_mappings(self, method, allocation):
+        with pytest.raises(AllocationError, match="maps quantizer names to bit widths; got"):
+            getattr(space(), method)(allocation)
+
+
+class TestUnreachedQuantizers:
+    PROFILE = ModelProfile(
+        quantizers=(
+            quantizer("a", "activation", 10),
+            quantizer("dead", "activation", 0, min_bits=8, max_bits=8, reached=False),
+        )
+    )
+
+    def test_ranges_leave_them_as_they_are(self):
+        made = SearchSpace(self.PROFILE, [Range("*", 2, 4)])
+        assert [c.name for c in made.free] == ["a"]
+        assert dict(made.largest()) == {"a": 4, "dead": 8}
+
+    @pytest.mark.parametrize("names", ["dead", "*"])
+    def test_a_fixed_width_holds_for_them(self, names):
+        made = SearchSpace(self.PROFILE, [Fix(names, 5), Range("a", 1, 4)])
+        assert dict(made.smallest()) == {"a": 1, "dead": 5}
+
+    @pytest.mark.parametrize("rule", [Range("dead", 2, 4), Tie("dead")])
+    def test_a_rule_for_them_alone_is_refused(self, rule):
+        with pytest.raises(
+            ConfigurationError, match="matches only quantizers that the example .* never reached"
+        ):
+            SearchSpace(self.PROFILE, [rule])
+
+    def test_ties_leave_them_out(self):
+        made = SearchSpace(self.PROFILE, [Tie("*"), Range("*", 2, 4)])
+        assert dict(made.largest()) == {"a": 4, "dead": 8}
+
+    def test_a_scale_that_they_share_does_not_bind_the_others(self):
+        shared = ModelProfile(
+            quantizers=(
+                quantizer("a", "activation", 10),
+                quantizer("dead", "activation", 0, min_bits=8, max_bits=8, reached=False, tie_group="a"),
+            )
+        )
+        assert dict(SearchSpace(shared, [Range("*", 2, 4)]).largest()) == {"a": 4, "dead": 4}
+        assert dict(SearchSpace(shared, [Fix("dead", 3)]).largest()) == {"a": 3, "dead": 3}

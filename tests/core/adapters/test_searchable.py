@@ -357,3 +357,15 @@ def test_everything_works_on_cuda():
     assert all(p.grad is not None for p in made.clipping_parameters())
     on_cpu = copy.deepcopy(made).cpu()
     torch.testing.assert_close(outputs(on_cpu, x.cpu()), outputs(made, x).cpu(), rtol=1e-3, atol=0.3)
+
+
+def test_widths_outside_the_search_are_reported(caplog):
+    with caplog.at_level("INFO", logger="gfb_brevitas"):
+        made = make_searchable(small_net(), images(), bits=(1, 4), rules=[Fix("0.act_quant", 8)])
+    assert set(made.allocation.values()) == {4, 8}
+    (record,) = [r for r in caplog.records if r.name.startswith("gfb_brevitas")]
+    assert "3 of 4 quantizers start at another width" in record.getMessage()
+    caplog.clear()
+    with caplog.at_level("INFO", logger="gfb_brevitas"):
+        make_searchable(small_net(), images())
+    assert not [r for r in caplog.records if r.name.startswith("gfb_brevitas")]

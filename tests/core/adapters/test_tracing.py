@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from gfb_brevitas.adapters import make_searchable
 from gfb_brevitas.errors import ConfigurationError, UntraceableModelError
 from gfb_brevitas.profile import FLOAT_BITS, ModelProfile
+from gfb_brevitas.rules import Range
 from tests.core.adapters.layer_kinds import (
     KINDS,
     PARAMETER_SCALE,
@@ -414,3 +415,10 @@ def test_a_model_that_fails_on_its_inputs_says_how():
 def test_a_model_that_wants_other_arguments_says_how():
     with pytest.raises(UntraceableModelError, match=r"TypeError.*right.*tuple of positional"):
         make_searchable(two_inputs(), torch.randn(2, 6))
+
+
+def test_a_range_does_not_search_what_is_never_reached():
+    model = Forward(lambda m, x: m.used(x), used=qnn.QuantReLU(), unused=qnn.QuantTanh(bit_width=5))
+    searchable = make_searchable(model, torch.randn(2, 6), rules=[Range("*", 2, 4)])
+    assert [info.reached for info in searchable.profile] == [True, False]
+    assert dict(searchable.space.largest()) == {"used.act_quant": 4, "unused.act_quant": 5}

@@ -16,8 +16,8 @@ BITS = np.array([[2, 4, 8, 6], [1, 1, 1, 1]])
     [
         (MeanWeightBits(), (10 * 2 + 30 * 6) / 40),
         (MeanWeightBits(weighting="quantizers"), (2 + 6) / 2),
-        (MeanActivationBits(), (4 + 8) / 2),
-        (MeanActivationBits(weighting="elements"), (100 * 4 + 60 * 8) / 160),
+        (MeanActivationBits(), (100 * 4 + 60 * 8) / 160),
+        (MeanActivationBits(weighting="quantizers"), (4 + 8) / 2),
     ],
 )
 def test_mean_by_hand(cost, expected):
@@ -40,3 +40,16 @@ def test_quantizers_without_elements_have_no_mean_over_elements():
     profile = ModelProfile(quantizers=(quantizer("a", "activation", 0),))
     with pytest.raises(ConfigurationError, match="activation"):
         MeanActivationBits(weighting="elements").bind(profile)
+
+
+@pytest.mark.parametrize(
+    ("cost", "kind", "advice"),
+    [
+        (MeanActivationBits(), "weight", r"Budget\(cost=WeightSize\(\), \.\.\.\)"),
+        (MeanWeightBits(), "activation", r"Budget\(cost=MeanActivationBits\(\), \.\.\.\)"),
+    ],
+)
+def test_what_to_use_instead(cost, kind, advice):
+    profile = ModelProfile(quantizers=(quantizer("a", kind, 5),))
+    with pytest.raises(ConfigurationError, match=advice):
+        cost.bind(profile)

@@ -125,7 +125,7 @@ def test_nothing_to_search() -> None:
         ({"step_size": 0.0}, "step_size must be a positive number or None; got 0.0"),
         ({"step_size": float("nan")}, "step_size"),
         ({"population_size": 2}, "at least 3 or None; got 2"),
-        ({"seed": -1}, "seed must not be negative"),
+        ({"seed": -1}, "seed must be a whole number of at least 0"),
         ({"search_space": {"conv": (0.0, 3.0)}}, r"Optuna distributions; got \(0.0, 3.0\) for 'conv'"),
         ({"constraint_penalty": "death"}, r"'feasible-first'\); got 'death'"),
         ({"mean": {"conv": 1.0}}, r"missing: \['act', 'fc'\]"),
@@ -562,3 +562,20 @@ def test_nothing_is_written_to_the_working_directory(
     study.optimize(_objective, n_trials=30)
     assert not list(tmp_path.iterdir())
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mean": 3}, "mean must map parameter names to numbers; got 3"),
+        ({"mean": {"a": "x"}}, "mean must map parameter names to numbers; got .*'x'"),
+        ({"search_space": ["a"]}, r"search_space must map .*; got \['a'\]"),
+        ({"step_size": "wide"}, "step_size must be a positive number or None; got 'wide'"),
+        ({"population_size": 7.5}, "population_size must be a whole number of at least 3 or None; got 7.5"),
+        ({"seed": "now"}, "seed must be a whole number of at least 0 or None; got 'now'"),
+        ({"distribution": "state"}, "distribution must be a CmaState"),
+    ],
+)
+def test_settings_of_other_types_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        CmaSampler(**settings)

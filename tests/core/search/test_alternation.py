@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import math
 import random
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +26,14 @@ from gfb_brevitas.errors import (
     NonFiniteLossError,
 )
 from gfb_brevitas.rules import Fix
-from gfb_brevitas.search import Callback, EpochRecord, SearchConfig, SearchResult, TrainingConfig
+from gfb_brevitas.search import (
+    CalibrationRecord,
+    Callback,
+    EpochRecord,
+    SearchConfig,
+    SearchResult,
+    TrainingConfig,
+)
 from tests.core.search.small_problem import (
     FEATURES,
     SEARCH,
@@ -426,3 +435,23 @@ def test_on_cuda(tmp_path: Path) -> None:
         training=TrainingConfig(learning_rate=0.05),
     )
     assert again.metric == result.metric
+
+
+def test_calibration_holds_one_batch_at_a_time() -> None:
+    alive, most = 0, 0
+
+    def gone() -> None:
+        nonlocal alive
+        alive -= 1
+
+    def batches() -> Iterator[Any]:
+        nonlocal alive, most
+        for inputs, labels in loader(256):
+            alive += 1
+            weakref.finalize(inputs, gone)
+            most = max(most, alive)
+            yield inputs, labels
+
+    result = run(calibration_batches=batches)
+    assert next(r.batches for r in result.history if isinstance(r, CalibrationRecord)) == 8
+    assert most <= 3

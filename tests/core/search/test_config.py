@@ -52,6 +52,8 @@ def test_search_settings_are_checked(settings: dict[str, Any], name: str) -> Non
         ({"clipping_learning_rate": -1.0}, "clipping_learning_rate"),
         ({"learning_rates": (("a", 0.0),)}, "learning_rates"),
         ({"learning_rates": ("a",)}, "learning_rates"),
+        ({"learning_rates": 3}, "learning_rates"),
+        ({"learning_rates": {"a": 0.1}}, "learning_rates"),
         ({"momentum": 1.0}, "momentum"),
         ({"weight_decay": -0.1}, "weight_decay"),
         ({"warmup_epochs": 0.5}, "warmup_epochs"),

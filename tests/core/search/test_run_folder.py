@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import brevitas.nn as qnn
+import optuna
 import pytest
+import torch
+from torch import nn
 
+from gfb_brevitas.adapters import SearchableModel, make_searchable
 from gfb_brevitas.errors import CheckpointError, ConfigurationError
 from gfb_brevitas.search import SearchConfig, TrainingConfig
+from gfb_brevitas.search.checkpoint import content_digest
 from gfb_brevitas.search.run_lock import exclusive
-from tests.core.search.small_problem import SEARCH, budgets, comparable, network, run, searchable
+from tests.core.search.small_problem import FEATURES, SEARCH, budgets, comparable, network, run, searchable
 
 
 class Stop(BaseException):
     """Stands for whatever ends a process; nothing catches it."""
+
+
+def searchable_with(**settings: Any) -> SearchableModel:
+    return make_searchable(network(), torch.zeros(2, FEATURES), **settings)
+
+
+def signed_activations() -> nn.Module:
+    """The network with a signed quantizer where it has an unsigned one; parameters are the same."""
+    module = network()
+    module[2] = qnn.QuantIdentity(bit_width=4)  # type: ignore[operator]
+    return module
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +60,15 @@ def test_without_resume_a_run_is_not_overwritten(tmp_path: Path) -> None:
             {"model": searchable(network(hidden=13))},
             r"parameters.model.0.weight was \[12, 8\] and is \[13, 8\]",
         ),
+        (
+            {"model": searchable_with(weight_normalization=True)},
+            "0.weight_quant.normalize was false and is true",
+        ),
+        (
+            {"model": searchable_with(clipping="constant")},
+            '2.act_quant.clipping was "LinearClipping" and is "ConstantClipping"',
+        ),
+        ({"model": searchable(signed_activations())}, "2.act_quant.signed was false and is true"),
     ],
 )
 def test_another_run_is_refused_and_the_difference_named(
@@ -114,4 +141,76 @@ def test_a_damaged_configuration(copied: Path) -> None:
 
 def test_a_folder_in_use(copied: Path) -> None:
     with exclusive(copied / "run.lock"), pytest.raises(CheckpointError, match="in use by another run"):
+        run(run_folder=copied, resume=True)
+
+
+def test_a_resumed_run_leaves_the_studies_of_another_run_alone(tmp_path: Path) -> None:
+    class StopAtFirstStep:
+        def on_step(self, record: Any) -> None:
+            raise Stop
+
+    storage = optuna.storages.InMemoryStorage()
+    with pytest.raises(Stop):
+        run(run_folder=tmp_path / "run", callbacks=[StopAtFirstStep()])
+    run(storage=storage, name="run")
+    trials = {s.study_name: s.n_trials for s in optuna.get_all_study_summaries(storage)}
+    with pytest.raises(ConfigurationError, match="study 'run/round-01/step-02' of another run.*`name`"):
+        run(run_folder=tmp_path / "run", resume=True, storage=storage)
+    assert {s.study_name: s.n_trials for s in optuna.get_all_study_summaries(storage)} == trials
+    run(run_folder=tmp_path / "run", resume=True, storage=storage, name="mine")
+
+
+def test_a_study_that_appeared_meanwhile_is_not_written_to() -> None:
+    storage = optuna.storages.InMemoryStorage()
+
+    class AnotherRun:
+        def on_epoch(self, record: Any) -> None:
+            if record.epoch == 2:
+                optuna.create_study(study_name="gfb/round-02/step-01", storage=storage)
+
+    with pytest.raises(ConfigurationError, match="study 'gfb/round-02/step-01' already"):
+        run(storage=storage, callbacks=[AnotherRun()])
+
+
+def test_runs_have_ids_of_their_own(tmp_path: Path) -> None:
+    storage = optuna.storages.InMemoryStorage()
+    for name in ("first", "second"):
+        run(run_folder=tmp_path / name, storage=storage)
+    ids = {
+        name: json.loads((tmp_path / name / "config.json").read_text())["run"] for name in ("first", "second")
+    }
+    assert len(set(ids.values())) == 2
+    for study in optuna.get_all_study_summaries(storage):
+        assert study.user_attrs["gfb_run"] == ids[study.study_name.split("/")[0]]
+
+
+def test_the_summary_of_a_finished_run_is_left_alone(tmp_path: Path) -> None:
+    run(run_folder=tmp_path / "run")
+    summary = tmp_path / "run" / "summary.json"
+    extended = json.dumps({**json.loads(summary.read_text()), "test_accuracy": 0.5})
+    summary.write_text(extended)
+    run(run_folder=tmp_path / "run", resume=True)
+    assert summary.read_text() == extended
+    summary.unlink()
+    run(run_folder=tmp_path / "run", resume=True)
+    assert "test_accuracy" not in json.loads(summary.read_text())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"completed": 12}, "holds no best state"),
+        ({"completed": 99}, "99 of 12 units"),
+        ({"allocation": {"0.weight_quant": 3}}, "allocation does not fit"),
+        ({"optimizer": {"state": {}, "param_groups": []}}, "optimizer"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_a_checkpoint_whose_content_does_not_fit(copied: Path, changes: dict[str, Any], message: str) -> None:
+    for name in ("latest.pt", "previous.pt"):
+        path = copied / "checkpoints" / name
+        content = torch.load(path, weights_only=True)["content"]
+        content = {**content, **changes, "best": None}
+        torch.save({"version": 1, "digest": content_digest(content), "content": content}, path)
+    with pytest.raises(CheckpointError, match=message):
         run(run_folder=copied, resume=True)

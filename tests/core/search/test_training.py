@@ -13,7 +13,7 @@ from gfb_brevitas.search import TrainingConfig
 from gfb_brevitas.search.checkpoint import content_digest, snapshot
 from gfb_brevitas.search.schedule import learning_rate_factor
 from gfb_brevitas.search.training import Trainer, parameter_groups
-from tests.core.search.small_problem import loader, loss, searchable
+from tests.core.search.small_problem import loader, loss, network_with_native_scale, searchable
 
 
 def trainer(model: SearchableModel | None = None, epochs: int = 4, **settings: Any) -> Trainer:
@@ -192,3 +192,18 @@ def test_a_loss_without_gradients() -> None:
     t.loss = lambda model, batch: loss(model, batch).detach()
     with pytest.raises(ConfigurationError, match="gradients"):
         t.run_epoch(loader(), 0)
+
+
+def test_scales_of_brevitas_are_not_decayed() -> None:
+    model = searchable(network_with_native_scale())
+    layer = model.model.get_submodule("0")
+    scales = {id(p) for n, p in model.model.named_parameters() if "_quant." in n}
+    scales -= {id(p) for p in model.clipping_parameters()}
+    assert scales
+    decay = {
+        id(p): group["weight_decay"]
+        for group in parameter_groups(model, TrainingConfig(weight_decay=5e-4))
+        for p in group["params"]
+    }
+    assert {decay[key] for key in scales} == {0.0}
+    assert decay[id(layer.weight)] == decay[id(layer.bias)] == 5e-4
