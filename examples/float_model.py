@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
         searchable,
         loss=cross_entropy,
         train_batches=batches,
-        budgets=gfb.paper_budgets(4),
+        budgets=gfb.paper_budgets(4, rho=20.0),
         metric=lambda candidate: accuracy(candidate, data.validation),
         search=gfb.SearchConfig(
             rounds=1 if quick else 2,
