@@ -201,6 +201,12 @@ MODELS = [
         ("tied but have no width in common", "0.weight_quant 1 to 2, 4.weight_quant 3 to 4"),
     ),
     Case(
+        "a rule that is not in a list",
+        lambda folder: make(rules=gfb.Fix("0.*", 8)),
+        gfb.ConfigurationError,
+        ("`rules` must be a list or tuple of Range, Fix and Tie", "got Fix(names='0.*', bits=8"),
+    ),
+    Case(
         "a range upside down",
         lambda folder: gfb.Range("0.*", 4, 3),
         gfb.ConfigurationError,
@@ -498,6 +504,12 @@ ALLOCATIONS = [
             ("'0.weight_quant'", "whole number from 1 to 32", f"got {width!r}"),
         )
         for width in [2.5, 0, 33, "4", None]
+    ),
+    Case(
+        "the name of an allocation file as an allocation",
+        lambda folder: quick(allocation="allocation.json", loss=never),
+        gfb.AllocationError,
+        ("maps quantizer names to bit widths", "got 'allocation.json'", "BitAllocation.load(path)"),
     ),
     Case(
         "an allocation of other names",
