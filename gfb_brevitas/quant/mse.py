@@ -35,8 +35,8 @@ def mse_optimal_clipping(samples: Sequence[Samples], bits: int) -> Tensor:
     """The clipping value per channel that minimises the squared error of quantization.
 
     A scan over the range of the data that is refined around its best point. Its resolution is about
-    1e-4 of that range; the squared error, which is flat around its minimum, is found more closely. Several samples share one
-    clipping value: their errors are added.
+    1e-4 of that range; the squared error, which is flat around its minimum, is found more closely.
+    Several samples share one clipping value: their errors are added.
 
     Args:
         samples: At least one; all with the same number of channels.
