@@ -115,7 +115,7 @@ def fashion_experiment(data: Data, seed: int = 0, *, quick: bool = False) -> Exp
     """The settings of the example and of its benchmark."""
     search = gfb.SearchConfig(
         pretrain_epochs=1 if quick else 5,
-        pretrain_bits=8,
+        pretrain_bits=4,
         rounds=1 if quick else 2,
         steps_per_round=1,
         evaluations_per_step=30 if quick else 800,
