@@ -73,7 +73,7 @@ def digits_experiment(seed: int = 0, *, quick: bool = False) -> Experiment:
         steps_per_round=1,
         evaluations_per_step=60 if quick else 300,
         epochs_per_round=2 if quick else 10,
-        super_batch_size=4,
+        super_batch_size=8,
         seed=seed,
     )
     training = gfb.TrainingConfig(optimizer="adam", learning_rate=2e-3, weight_decay=1e-4)

@@ -56,7 +56,7 @@ class Experiment:
     search: gfb.SearchConfig
     training: gfb.TrainingConfig
     batch_size: int
-    rho: float | None = 20.0
+    rho: float | None = None
     clipping: Any = "linear"
     rules: tuple[Any, ...] = ()
 

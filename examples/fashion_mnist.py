@@ -124,7 +124,9 @@ def fashion_experiment(data: Data, seed: int = 0, *, quick: bool = False) -> Exp
         seed=seed,
     )
     training = gfb.TrainingConfig(optimizer="adam", learning_rate=2e-3, weight_decay=1e-4)
-    return Experiment(make_model=fashion_model, data=data, search=search, training=training, batch_size=128)
+    return Experiment(
+        make_model=fashion_model, data=data, search=search, training=training, batch_size=128, rho=20.0
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -22,6 +22,7 @@ def search_row(experiment: Experiment, bits: int, seed: int) -> Row:
         "uniform_bits": bits,
         "seed": seed,
         "accuracy": row.accuracy,
+        "validation": result.metric,
         "max_budget_use": max(use.use for use in result.costs),
         "mean_weight_bits": row.mean_weight_bits,
         "mean_activation_bits": row.mean_activation_bits,
