@@ -79,6 +79,14 @@ class SearchSpace:
     def __len__(self) -> int:
         return len(self.free)
 
+    def __repr__(self) -> str:
+        lines = [f"SearchSpace of {len(self.free)} free coordinates:"]
+        for c in self.coordinates:
+            width = f"{c.min_bits}" if c.is_fixed else f"{c.min_bits} to {c.max_bits}"
+            tied = "" if len(c.quantizers) == 1 else f", with {', '.join(c.quantizers[1:])}"
+            lines.append(f"  {c.name}: {width} bits{tied}")
+        return "\n".join(lines)
+
     @property
     def lower(self) -> Vector:
         """Lower bounds of the free coordinates; shape ``(free,)``, log2 of bits."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # Read once by the libraries when they are first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -38,3 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def fixed_torch_seed() -> None:
     """Give every test the same initial weights, whatever ran before it in the same process."""
     torch.manual_seed(0)
+
+
+# A shell that starts the tests in the background has them, and their children, ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -260,8 +260,8 @@ def cost_rows(constraints: Constraints, bits: Bits) -> CostRows:
 def _log_step(record: StepRecord) -> None:
     chosen = record.candidates[0]
     _logger.info(
-        "Round %d, step %d: %d evaluations of %d candidates, %.0f %% feasible, stopped by %s; chose a %s "
-        "candidate with loss %.5g (%.5g on super-batches).",
+        "Round %d, step %d: %d evaluations of %d candidates, %.0f %% feasible, stopped by %s; chose (%s) "
+        "the one with loss %.5g (%.5g on super-batches).",
         *(record.round, record.step, record.evaluations, record.distinct, 100 * record.feasible_share),
         *(record.stopped, chosen.source, chosen.reevaluated_loss, chosen.super_batch_loss),
     )

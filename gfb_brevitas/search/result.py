@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +31,13 @@ class SearchResult:
         run_folder: The run's folder, if it has one.
     """
 
-    model: nn.Module
-    searchable: SearchableModel
+    model: nn.Module = field(repr=False)
+    searchable: SearchableModel = field(repr=False)
     allocation: BitAllocation
     metric: float
     best_epoch: int
     costs: tuple[BudgetUse, ...]
-    history: History
+    history: History = field(repr=False)
     run_folder: Path | None
 
     @property

@@ -62,7 +62,6 @@ def _summary(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "variant": name,
         "accuracy": mean(accuracies),
         "spread": stdev(accuracies) if len(accuracies) > 1 else 0.0,
-        "seconds": mean(run["seconds"] for run in runs if run["variant"] == name),
     }
 
 

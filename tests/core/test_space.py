@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.errors import AllocationError, ConfigurationError
-from gfb_brevitas.profile import ModelProfile
+from gfb_brevitas.profile import ModelProfile, QuantizerInfo
 from gfb_brevitas.rules import Fix, Range, Tie
 from gfb_brevitas.space import SearchSpace
 from tests.core.costs.small_profiles import profiles, quantizer, two_layers
@@ -268,3 +268,29 @@ class TestUnreachedQuantizers:
         )
         assert dict(SearchSpace(shared, [Range("*", 2, 4)]).largest()) == {"a": 4, "dead": 4}
         assert dict(SearchSpace(shared, [Fix("dead", 3)]).largest()) == {"a": 3, "dead": 3}
+
+
+def test_a_space_shows_ranges_fixed_widths_and_ties():
+    profile = ModelProfile(
+        quantizers=tuple(
+            QuantizerInfo(
+                name=name,
+                kind="weight",
+                elements=1,
+                largest_call_elements=1,
+                macs=1,
+                signed=True,
+                narrow_range=True,
+                granularity="tensor",
+                min_bits=1,
+                max_bits=8,
+                initial_bits=8,
+                tie_group=name,
+            )
+            for name in ("a", "b", "c")
+        )
+    )
+    shown = repr(SearchSpace(profile, [Fix("a", 8), Tie(("b", "c"))]))
+    assert "1 free coordinates" in shown
+    assert "a: 8 bits" in shown
+    assert "b: 1 to 8 bits, with c" in shown
