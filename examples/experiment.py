@@ -125,7 +125,8 @@ class Experiment:
         fixed = fixed or {}
         tries = [direct.fit(bits, fixed=fixed, progress=progress)]
         if self.search.pretrain_bits is not None and self.search.pretrain_epochs:
-            tries.append(self.fit(bits, fixed=fixed, progress=progress))
+            other = f"{progress} from {self.search.pretrain_bits}" if progress else ""
+            tries.append(self.fit(bits, fixed=fixed, progress=other))
         return max(tries, key=lambda result_and_row: result_and_row[0].metric)
 
 
