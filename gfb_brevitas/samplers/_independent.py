@@ -10,6 +10,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
+from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.samplers._coordinates import Coordinates
 
 
@@ -43,6 +44,9 @@ class UniformSampler(optuna.samplers.BaseSampler):
         if isinstance(param_distribution, CategoricalDistribution):
             return param_distribution.choices[int(rng.integers(len(param_distribution.choices)))]
         if not isinstance(param_distribution, FloatDistribution | IntDistribution):
-            raise NotImplementedError(f"No uniform draw from {param_distribution}.")
+            raise ConfigurationError(
+                f"Only float, integer and categorical parameters can be drawn; {param_name!r} is "
+                f"{param_distribution}. Pass an independent_sampler that knows it."
+            )
         coordinates = Coordinates({param_name: param_distribution})
         return coordinates.decode(rng.uniform(coordinates.lower, coordinates.upper))[param_name]
