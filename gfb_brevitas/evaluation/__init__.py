@@ -10,6 +10,7 @@ from gfb_brevitas.evaluation.evaluator import (
     make_evaluator,
     register_evaluator,
 )
+from gfb_brevitas.evaluation.prepared_evaluator import PreparedEvaluator
 from gfb_brevitas.evaluation.super_batch import Minibatch, SuperBatch, SuperBatchKind
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Evaluator",
     "LossFunction",
     "Minibatch",
+    "PreparedEvaluator",
     "ReferenceEvaluator",
     "SuperBatch",
     "SuperBatchKind",

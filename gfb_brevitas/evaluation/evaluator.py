@@ -13,8 +13,9 @@ from torch import nn
 
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.evaluation.batches import LossFunction, device_of, moved
+from gfb_brevitas.evaluation.known_losses import KnownLosses, checked_rows
 from gfb_brevitas.evaluation.modes import BatchNormStatistics, inference_only
-from gfb_brevitas.evaluation.super_batch import Minibatch, SuperBatch
+from gfb_brevitas.evaluation.super_batch import SuperBatch
 from gfb_brevitas.space import Bits, Vector
 
 if TYPE_CHECKING:
@@ -76,10 +77,7 @@ class ReferenceEvaluator:
     """Runs the model itself: the yardstick of every faster evaluator.
 
     The model runs in evaluation mode without gradients; its allocation and modes are restored
-    afterwards. A candidate's loss on a minibatch is computed once and kept while the minibatch stays in
-    the super-batch, so equal candidates cost nothing, and in a moving super-batch a candidate that comes
-    back costs one minibatch [ours]. This takes a loss that is repeatable in evaluation mode. Kept losses
-    are dropped when a parameter or buffer has changed.
+    afterwards. A candidate's loss on a minibatch is computed once (see :class:`KnownLosses`).
 
     Args:
         model: The model.
@@ -92,8 +90,7 @@ class ReferenceEvaluator:
     ) -> None:
         self.model, self.loss, self.batchnorm = model, loss, batchnorm
         self._device = device_of(model)
-        self._known: dict[bytes, dict[int, float]] = {}
-        self._weights: tuple[tuple[int, int], ...] = ()
+        self._known = KnownLosses(model)
 
     def losses(self, bits: Bits, super_batch: SuperBatch) -> Vector:
         """See :meth:`Evaluator.losses`.
@@ -101,45 +98,26 @@ class ReferenceEvaluator:
         Raises:
             ConfigurationError: If ``bits`` has another shape, or the loss is not a scalar.
         """
-        rows = self._checked(bits)
-        self._forget_stale(super_batch)
+        rows = checked_rows(bits, len(self.model.profile))
+        self._known.refresh(super_batch)
         before = self.model.space.bits(self.model.allocation)
         try:
             with inference_only(self.model, self.batchnorm):
-                values = [self._row_loss(row, super_batch.minibatches) for row in rows]
+                for row in rows:
+                    self._evaluate(row, super_batch)
         finally:
             self.model.set_bits(before)
-        return np.array(values, dtype=np.float64)
+        return self._known.means(rows, super_batch)
 
-    def _checked(self, bits: Bits) -> Bits:
-        rows = np.ascontiguousarray(bits, dtype=np.int64)
-        if rows.ndim != 2 or rows.shape[1] != len(self.model.profile):
-            raise ConfigurationError(
-                f"Candidates must have the shape (candidates, {len(self.model.profile)}); got {rows.shape}."
-            )
-        return rows
-
-    def _forget_stale(self, super_batch: SuperBatch) -> None:
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        weights = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
-        if weights != self._weights:
-            self._known, self._weights = {}, weights
-        held = set(super_batch.version)
-        for row, kept in list(self._known.items()):
-            self._known[row] = {serial: kept[serial] for serial in held & kept.keys()}
-            if not self._known[row]:
-                del self._known[row]
-
-    def _row_loss(self, row: Bits, minibatches: tuple[Minibatch, ...]) -> float:
-        known = self._known.setdefault(row.tobytes(), {})
-        missing = {m.serial: m for m in minibatches if m.serial not in known}
-        if missing:
-            self.model.set_bits(row)
-            losses = [self._batch_loss(minibatch.data) for minibatch in missing.values()]
-            # One transfer for all minibatches: a GPU is not made to wait for each.
-            known.update(zip(missing, torch.stack(losses).tolist(), strict=True))
-        with np.errstate(all="ignore"):
-            return float(np.mean([known[minibatch.serial] for minibatch in minibatches]))
+    def _evaluate(self, row: Bits, super_batch: SuperBatch) -> None:
+        missing = self._known.missing(row, super_batch)
+        if not missing:
+            return
+        self.model.set_bits(row)
+        losses = [self._batch_loss(minibatch.data) for minibatch in missing]
+        # One transfer for all minibatches: a GPU is not made to wait for each.
+        for minibatch, loss in zip(missing, torch.stack(losses).tolist(), strict=True):
+            self._known.add(row, minibatch, loss)
 
     def _batch_loss(self, batch: Any) -> torch.Tensor:
         return scalar_loss(self.loss(self.model, moved(batch, self._device)))

@@ -1,0 +1,128 @@
+"""Evaluators that prepare everything which stays while only bit widths change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+
+from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.evaluation.batches import LossFunction, device_of, moved
+from gfb_brevitas.evaluation.evaluator import register_evaluator, scalar_loss
+from gfb_brevitas.evaluation.known_losses import KnownLosses, checked_rows
+from gfb_brevitas.evaluation.modes import BatchNormStatistics, inference_only
+from gfb_brevitas.evaluation.super_batch import Minibatch, SuperBatch
+from gfb_brevitas.prepared import PreparedForward, integer_products_available
+from gfb_brevitas.space import Bits, Vector
+
+if TYPE_CHECKING:
+    from gfb_brevitas.adapters.searchable import SearchableModel
+
+_forwards: WeakKeyDictionary[SearchableModel, dict[tuple[bool, str], PreparedForward]] = WeakKeyDictionary()
+
+
+class PreparedEvaluator:
+    """Runs the model through a prepared program: the same losses up to rounding, in a fraction of the time.
+
+    Weights are quantized once per width, scales and BatchNorm are folded, chains of element-wise operations
+    run in one pass, and candidates that agree on the first layers share their results. The loss function is
+    called as ever, with the model, whose ``forward`` is the program meanwhile; a loss that calls other parts
+    of the model gets these as they are. See :class:`gfb_brevitas.prepared.PreparedForward` for what happens
+    where a model cannot be prepared.
+
+    Args:
+        model: The model; its allocation and modes are restored after each use.
+        loss: ``loss(model, batch)``, a scalar tensor.
+        batchnorm: Whether BatchNorm uses its running statistics or those of the minibatch.
+        integers: Whether convolutions and linear layers run in eight-bit integers where they can.
+    """
+
+    def __init__(
+        self,
+        model: SearchableModel,
+        loss: LossFunction,
+        batchnorm: BatchNormStatistics = "running",
+        *,
+        integers: bool = False,
+    ) -> None:
+        self.model, self.loss, self.batchnorm = model, loss, batchnorm
+        self._device = device_of(model)
+        self._known = KnownLosses(model)
+        kept = _forwards.setdefault(model, {})
+        self._forward = kept.setdefault((integers, batchnorm), PreparedForward(model, integers=integers))
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """What is computed otherwise than asked for, and why."""
+        return tuple(self._forward.fallbacks)
+
+    def losses(self, bits: Bits, super_batch: SuperBatch) -> Vector:
+        """See :meth:`Evaluator.losses`.
+
+        Raises:
+            ConfigurationError: If ``bits`` has another shape, or the loss is not a scalar.
+        """
+        rows = checked_rows(bits, len(self.model.profile))
+        if self._known.refresh(super_batch):
+            self._forward.weights_changed()
+        before = self.model.space.bits(self.model.allocation)
+        try:
+            with inference_only(self.model, self.batchnorm), self._forward.active():
+                for minibatch, missing in self._missing(rows, super_batch):
+                    self._evaluate(missing, minibatch)
+        finally:
+            self.model.set_bits(before)
+        return self._known.means(rows, super_batch)
+
+    def _missing(self, rows: Bits, super_batch: SuperBatch) -> list[tuple[Minibatch, list[Bits]]]:
+        missing: dict[int, tuple[Minibatch, list[Bits]]] = {}
+        for row in np.unique(rows, axis=0):
+            for minibatch in self._known.missing(row, super_batch):
+                missing.setdefault(minibatch.serial, (minibatch, []))[1].append(row)
+        return list(missing.values())
+
+    def _evaluate(self, rows: list[Bits], minibatch: Minibatch) -> None:
+        order = self._forward.order_of_columns
+        rows = sorted(rows, key=lambda row: tuple(row[order]))
+        batch = moved(minibatch.data, self._device)
+        losses = []
+        for row in rows:
+            self.model.set_bits(row)
+            losses.append(scalar_loss(self.loss(self.model, batch)))
+        for row, loss in zip(rows, torch.stack(losses).tolist(), strict=True):
+            self._known.add(row, minibatch, loss)
+
+
+def integer_evaluator(
+    model: SearchableModel, loss: LossFunction, batchnorm: BatchNormStatistics
+) -> PreparedEvaluator:
+    """A prepared evaluator with eight-bit integer arithmetic.
+
+    Raises:
+        ConfigurationError: If the model is not on a CPU that has it.
+    """
+    if not _has_integers(model):
+        raise ConfigurationError(
+            'The evaluator "integer" needs the model on a CPU with VNNI or AMX instructions and a PyTorch '
+            'with oneDNN. Use "auto", which takes the fastest one that works.'
+        )
+    return PreparedEvaluator(model, loss, batchnorm, integers=True)
+
+
+def fastest_evaluator(
+    model: SearchableModel, loss: LossFunction, batchnorm: BatchNormStatistics
+) -> PreparedEvaluator:
+    """A prepared evaluator, with eight-bit integer arithmetic where the machine has it."""
+    return PreparedEvaluator(model, loss, batchnorm, integers=_has_integers(model))
+
+
+def _has_integers(model: SearchableModel) -> bool:
+    device = device_of(model)
+    return (device is None or device.type == "cpu") and integer_products_available()
+
+
+register_evaluator("prepared", PreparedEvaluator)
+register_evaluator("integer", integer_evaluator)
+register_evaluator("auto", fastest_evaluator)

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gfb_brevitas as gfb
+from gfb_brevitas.adapters.searchable import SearchableModel
+from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.evaluation import PreparedEvaluator, ReferenceEvaluator, SuperBatch, make_evaluator
+from gfb_brevitas.evaluation.modes import BatchNormStatistics
+from gfb_brevitas.prepared import integer_products_available
+from tests.core.evaluation.test_evaluator import CountingLoss
+from tests.core.prepared.preparing import images, residual_network, searchable_model
+from tests.core.search.small_problem import loader, loss, searchable
+
+needs_integers = pytest.mark.skipif(
+    not integer_products_available(), reason="needs a CPU that multiplies bytes (VNNI or AMX)"
+)
+NAMES = ["prepared", pytest.param("integer", marks=needs_integers), "auto"]
+
+
+def classified(model: nn.Module, batch: Any) -> Tensor:
+    return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def image_batches(count: int, samples: int = 64) -> list[tuple[Tensor, Tensor]]:
+    labels = torch.arange(samples) % 10
+    return [(images(samples, seed=seed), labels) for seed in range(count)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("batchnorm", ["running", "batch"])
+def test_losses_are_those_of_the_reference(name: str, batchnorm: BatchNormStatistics) -> None:
+    model = searchable_model(residual_network(), images())
+    window = SuperBatch.of(image_batches(2))
+    rows = np.random.default_rng(0).integers(2, 9, size=(12, len(model.profile)))
+    expected = ReferenceEvaluator(model, classified, batchnorm).losses(rows, window)
+    computed = make_evaluator(name, model, classified, batchnorm).losses(rows, window)
+    assert computed.dtype == np.float64
+    # Float noise that lifts a value over a rounding border moves single losses, rarely.
+    assert np.mean(np.abs(computed / expected - 1) < 1e-4) >= 0.8
+    np.testing.assert_allclose(computed, expected, rtol=0.05)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_allocation_modes_and_forward_are_restored(name: str) -> None:
+    model = searchable()
+    model.train()
+    model.set_bits([5, 6, 7])
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    make_evaluator(name, model, loss).losses(np.array([[1, 2, 3]]), SuperBatch(loader(), size=2))
+    assert list(model.allocation.values()) == [5, 6, 7]
+    assert all(module.training for module in model.modules())
+    assert "forward" not in vars(model)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+    def failing(model: nn.Module, batch: Any) -> Tensor:
+        raise KeyError("label")
+
+    with pytest.raises(KeyError):
+        make_evaluator(name, model, failing).losses(np.array([[1, 2, 3]]), SuperBatch(loader(), size=2))
+    assert list(model.allocation.values()) == [5, 6, 7] and "forward" not in vars(model)
+
+
+def test_equal_candidates_and_minibatches_that_stay_cost_nothing() -> None:
+    model, counting = searchable(), CountingLoss()
+    evaluator = PreparedEvaluator(model, counting)
+    window = SuperBatch(loader(256), size=3)
+    rows = np.array([[4, 4, 4], [2, 2, 2], [4, 4, 4]])
+    first = evaluator.losses(rows, window)
+    assert len(counting.calls) == 6 and first[0] == first[2]
+    window.advance()
+    evaluator.losses(rows, window)
+    assert len(counting.calls) == 8
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.1)
+    changed = evaluator.losses(rows, window)
+    assert len(counting.calls) == 14
+    np.testing.assert_allclose(changed, ReferenceEvaluator(model, loss).losses(rows, window), rtol=1e-4)
+
+
+def test_a_loss_may_use_the_model_otherwise_than_by_calling_it() -> None:
+    def regularised(model: nn.Module, batch: Any) -> Tensor:
+        assert isinstance(model, SearchableModel)
+        return (
+            loss(model, batch)
+            + sum(p.abs().mean() for p in model.parameters())
+            + model.model(batch[0]).mean()
+        )
+
+    model, window = searchable(), SuperBatch(loader(), size=2)
+    rows = np.array([[3, 3, 3], [6, 2, 5]])
+    np.testing.assert_allclose(
+        PreparedEvaluator(model, regularised).losses(rows, window),
+        ReferenceEvaluator(model, regularised).losses(rows, window),
+        rtol=1e-5,
+    )
+
+
+def test_programs_are_made_once_for_all_steps_of_a_model() -> None:
+    model, window = searchable(), SuperBatch(loader(), size=1)
+    rows = np.array([[3, 3, 3]])
+    one = PreparedEvaluator(model, loss)
+    one.losses(rows, window)
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.1)
+    two = PreparedEvaluator(model, loss)
+    computed = two.losses(rows, window)
+    np.testing.assert_allclose(computed, ReferenceEvaluator(model, loss).losses(rows, window), rtol=1e-5)
+    assert one._forward is two._forward and len(one._forward._ready) == 1
+    assert PreparedEvaluator(model, loss, "batch")._forward is not one._forward
+
+
+@pytest.mark.parametrize("name", ["prepared", "auto"])
+def test_a_wrong_shape_is_an_error(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"\(candidates, 3\)"):
+        make_evaluator(name, searchable(), loss).losses(np.ones((2, 4)), SuperBatch(loader(), size=1))
+
+
+def test_integers_without_the_instructions_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False, raising=False)
+    with pytest.raises(ConfigurationError, match="VNNI"):
+        make_evaluator("integer", searchable(), loss)
+    automatic = make_evaluator("auto", searchable(), loss)
+    assert isinstance(automatic, PreparedEvaluator) and not automatic._forward.integers
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_seeded_search_selects_the_same_allocation(name: str) -> None:
+    chosen = []
+    for evaluator in ("reference", name):
+        model = searchable_model(residual_network(8), images())
+        result = gfb.fit(
+            model,
+            loss=classified,
+            train_batches=image_batches(3, 32),
+            validation_batches=image_batches(1, 32),
+            budgets=gfb.paper_budgets(3, rho=20.0),
+            search=gfb.SearchConfig(
+                rounds=1,
+                steps_per_round=1,
+                evaluations_per_step=60,
+                epochs_per_round=0,
+                super_batch_size=2,
+                evaluator=evaluator,
+            ),
+        )
+        chosen.append(dict(result.allocation))
+    assert chosen[0] == chosen[1]
