@@ -46,6 +46,10 @@ class CheckpointError(GfbError):
     """A checkpoint or run folder is missing, damaged, or belongs to another run."""
 
 
+class DistributedError(GfbError):
+    """The processes of a run lost each other, do not do the same, or one of them failed."""
+
+
 class ExportError(GfbError):
     """The model cannot be exported, or the exported file computes something else."""
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.constraints import Budget, Constraints
+from gfb_brevitas.distributed import current_world, in_all_processes
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.evaluation.batches import Batches, LossFunction, require_batches
 from gfb_brevitas.search.callbacks import AnyCallback, EndRecord, notify
@@ -40,6 +41,7 @@ DEFAULT_BITS = 4
 _logger = logging.getLogger(__name__)
 
 
+@in_all_processes
 def fit(
     model: SearchableModel,
     *,
@@ -70,6 +72,11 @@ def fit(
     Batches may be drawn with the global generators of torch, NumPy and Python and with a DataLoader's
     ``generator``, which is seeded anew; draws from other generators do not repeat in a resumed run.
     Training uses ``model`` itself, on the device that it is on.
+
+    Called by all processes of a program that torchrun started, they share the run's work: each evaluates
+    its part of the candidates and trains on its part of every batch, with the result of one process. The
+    first one writes files and studies, computes the metric and calls callbacks. See "Several processes" in
+    the guide.
 
     Where a run cannot go on as it is (a loss that became NaN, say), its best state can: bring a model to
     it with :func:`gfb_brevitas.load_best` and call ``fit(model, calibrate=False, run_folder=...)`` with other
@@ -125,6 +132,8 @@ def fit(
         CalibrationError: If the model's activations are not finite.
         NonFiniteLossError: If the training loss becomes NaN or infinite.
         CheckpointError: If ``run_folder`` is in use, damaged, or holds another run.
+        DistributedError: If processes lose each other, or do not do the same. Any other error in one of
+            them is raised in all.
     """
     search = SearchConfig() if search is None else search
     training = TrainingConfig() if training is None else training
@@ -149,7 +158,8 @@ def fit(
     trainer = None
     if search.epochs:
         trainer = Trainer(model, loss, training, epochs=search.epochs, seed=search.seed)
-    folder = None if run_folder is None else RunFolder(Path(run_folder))
+    leads = current_world().is_first
+    folder = RunFolder(Path(run_folder)) if run_folder is not None and leads else None
     with nullcontext() if folder is None else folder.opened():
         run = Run(
             model=model,
@@ -163,10 +173,10 @@ def fit(
             start=start,
             searched=allocation is None,
             calibrate=calibrate,
-            name=name or ("gfb" if folder is None else folder.path.resolve().name),
-            storage=opened_storage(storage),
+            name=name or ("gfb" if run_folder is None else Path(run_folder).resolve().name),
+            storage=opened_storage(storage) if leads else None,
             folder=folder,
-            callbacks=callbacks,
+            callbacks=callbacks if leads else (),
         )
         configuration = _configuration(model, constraints, search, training, allocation, calibrate)
         return _carry_out(run, configuration, resume)
@@ -174,7 +184,9 @@ def fit(
 
 def _carry_out(run: Run, configuration: dict[str, Any], resume: bool) -> SearchResult:
     try:
-        if run.folder is None or not run.folder.holds_run:
+        if not run.world.is_first:
+            run.follow()
+        elif run.folder is None or not run.folder.holds_run:
             run.begin(configuration, _versions())
         elif resume:
             run.go_on(configuration)
@@ -201,7 +213,7 @@ def _result(run: Run) -> SearchResult:
         best_epoch=best.epochs,
         costs=tuple(run.constraints.report(run.model.space.bits(allocation))),
         history=run.history,
-        run_folder=None if run.folder is None else run.folder.path,
+        run_folder=run.path,
     )
     run.write_result(allocation, result.summary())
     notify(run.callbacks, EndRecord(summary=result.summary(), run_folder=result.run_folder))

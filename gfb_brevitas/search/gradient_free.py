@@ -18,6 +18,7 @@ import numpy as np
 import optuna
 
 from gfb_brevitas.constraints import Constraints
+from gfb_brevitas.distributed import shared
 from gfb_brevitas.evaluation.batches import Batches, LossFunction, device_of
 from gfb_brevitas.evaluation.evaluator import Evaluator, make_evaluator
 from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
@@ -107,7 +108,9 @@ class GradientFreeStep:
             return self._nothing_to_search(incumbent)
         began = time.perf_counter()
         study = self._study(incumbent, distribution)
-        evaluator = make_evaluator(self.config.evaluator, self.model, self.loss, self.config.batchnorm)
+        evaluator = shared(
+            make_evaluator(self.config.evaluator, self.model, self.loss, self.config.batchnorm)
+        )
         samples, generations, stopped = self._search(study, evaluator)
         candidates = self._choose(study, evaluator, samples, incumbent)
         bits = np.array(candidates[0].bits, dtype=np.int64)

@@ -15,6 +15,7 @@ import optuna
 
 from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.constraints import Constraints
+from gfb_brevitas.distributed import current_world
 from gfb_brevitas.errors import CheckpointError
 from gfb_brevitas.evaluation.batches import Batches, LossFunction, device_of, moved, one_pass
 from gfb_brevitas.evaluation.modes import inference_only
@@ -29,6 +30,14 @@ from gfb_brevitas.search.checkpoint import (
     snapshot,
 )
 from gfb_brevitas.search.config import SearchConfig
+from gfb_brevitas.search.following import (
+    Beginning,
+    SharedGenerationLog,
+    heard_beginning,
+    require_same_weights,
+    take_over_tensors,
+    told_beginning,
+)
 from gfb_brevitas.search.generation_log import GenerationLog
 from gfb_brevitas.search.gradient_free import GradientFreeStep, cost_rows
 from gfb_brevitas.search.history import (
@@ -74,6 +83,9 @@ class RunData:
 class Run:
     """A run between its units.
 
+    In several processes all have a run; the first one's has the folder, the storage and the callbacks,
+    the others follow it.
+
     Args:
         model: The model to search and train.
         loss: ``loss(model, batch)``.
@@ -115,6 +127,8 @@ class Run:
         self.constraints, self.search = constraints, search
         self.trainer, self.validation, self.searched = trainer, validation, searched
         self.name, self.storage, self.folder, self.callbacks = name, storage, folder, callbacks
+        self.world = current_world()
+        self.path = None if folder is None else folder.path
         self.units = planned_units(search, calibrate=calibrate, searched=searched)
         self.completed = 0
         self.metric = math.nan
@@ -139,6 +153,7 @@ class Run:
             self.folder.clear()
             self._save()
             self.folder.begin(self._id, configuration, versions)
+        self._lead(None)
         self._notify_start(configuration, resumed=False)
 
     def go_on(self, configuration: dict[str, Any]) -> None:
@@ -156,7 +171,16 @@ class Run:
         if self.storage is not None:
             delete_studies(self.storage, self._study_names(), self._id)
         _logger.info("Resumed after %d of %d units.", self.completed, len(self.units))
+        self._lead(checkpoint)
         self._notify_start(configuration, resumed=True)
+
+    def follow(self) -> None:
+        """Begin or go on as the first process does."""
+        beginning = heard_beginning(self.world)
+        self._id, self.path, self._records = beginning.run_id, beginning.path, list(beginning.records)
+        if beginning.checkpoint is not None:
+            self._restore(beginning.checkpoint)
+        take_over_tensors(self.world, self.model, "model at the beginning")
 
     def finish_units(self) -> None:
         """Do everything that is left."""
@@ -202,6 +226,7 @@ class Run:
         with RandomStream(seed).active(), inference_only(self.model):
             drawn = (batch for batch, _ in zip(batches, numbers, strict=False))
             self.model.calibrate(drawn, forward=lambda batch: self.loss(self.model, moved(batch, device)))
+        take_over_tensors(self.world, self.model, "model after calibration")
         return CalibrationRecord(
             seconds=time.perf_counter() - began,
             batches=next(numbers) - 1,
@@ -259,6 +284,7 @@ class Run:
         began = time.perf_counter()
         if not self.search.epochs_per_round:
             self._validate(self.search.pretrain_epochs)
+        require_same_weights(self.world, self.model, f"at the end of round {unit.round}")
         record = RoundRecord(
             seconds=time.perf_counter() - began,
             round=unit.round,
@@ -273,7 +299,7 @@ class Run:
 
     def _validate(self, epochs: int) -> bool:
         """Compute the metric of the present state; keep the state if it is the best feasible one."""
-        self.metric = self.validation(self.model)
+        self.metric = self.world.first_value("validation metric", lambda: self.validation(self.model))
         may_win = self._feasible() if self.searched else self.model.allocation == self._start
         if not may_win or not is_better(self.metric, None if self.best is None else self.best.metric):
             return False
@@ -328,7 +354,20 @@ class Run:
         if self.trainer is not None:
             self.trainer.load_state_dict(checkpoint.optimizer)
 
+    def _lead(self, checkpoint: Checkpoint | None) -> None:
+        told_beginning(
+            self.world,
+            Beginning(run_id=self._id, path=self.path, checkpoint=checkpoint, records=self._records),
+        )
+        take_over_tensors(self.world, self.model, "model at the beginning")
+
     def _generation_log(self, unit: Unit) -> GenerationLog | None:
+        if self.path is None:
+            return None
+        log = self._own_generation_log(unit)
+        return log if self.world.size == 1 else SharedGenerationLog(self.world, log)
+
+    def _own_generation_log(self, unit: Unit) -> GenerationLog | None:
         if self.folder is None:
             return None
         state = content_digest(dict(model_state(self.model)))
@@ -354,6 +393,8 @@ class Run:
         return bool(self.constraints.feasible(self._bits()[None, :])[0])
 
     def _recovery(self, epoch: int) -> str:
+        if not self.world.is_first:
+            return ""
         if self.folder is None:
             return "Without a run folder nothing of the run is kept."
         return (

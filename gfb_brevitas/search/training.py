@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,9 @@ from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
 from gfb_brevitas.adapters.eligibility import named_proxies
+from gfb_brevitas.distributed import current_world, make_gradients
 from gfb_brevitas.errors import CheckpointError, ConfigurationError, EmptyDataError, NonFiniteLossError
-from gfb_brevitas.evaluation.batches import Batch, Batches, LossFunction, device_of, moved, opened
-from gfb_brevitas.evaluation.evaluator import scalar_loss
+from gfb_brevitas.evaluation.batches import Batch, Batches, LossFunction, device_of, moved, one_pass
 from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
 from gfb_brevitas.search.checkpoint import on_cpu
 from gfb_brevitas.search.config import TrainingConfig
@@ -41,13 +40,16 @@ class EpochOutcome:
 class Trainer:
     """Trains a model for the epochs of a run, with one optimizer for all of them.
 
+    The processes of a run train together: each computes the gradients of its part of a batch.
+
     Args:
         model: The model.
         loss: ``loss(model, batch)``, a scalar tensor.
         config: How to train.
         epochs: All epochs of the run, which the schedule spans.
         seed: Every epoch's random generators start from this seed and the epoch's number, so an epoch
-            repeats exactly whatever happened before it in the process.
+            repeats exactly whatever happened before it in the process. Batches are drawn from others than
+            the model's draws: they are the same whatever part of them the model gets.
 
     Raises:
         ConfigurationError: If there is nothing to train, or the optimizer cannot be made.
@@ -59,6 +61,9 @@ class Trainer:
         self.model, self.loss, self.config = model, loss, config
         self.epochs, self.seed = epochs, seed
         self.optimizer = _make_optimizer(config, parameter_groups(model, config))
+        self._gradients = make_gradients(
+            model, self._loss_of, self._parameters(), current_world(), divides=config.data_parallel
+        )
         self._highest_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def run_epoch(self, batches: Batches, epoch: int, *, recovery: str = "") -> EpochOutcome:
@@ -78,8 +83,8 @@ class Trainer:
         device = device_of(self.model)
         self.model.train()
         losses: list[float] = []
-        with RandomStream(seed).active():
-            for batch in opened(batches, seed):
+        with RandomStream(derive_seed(seed, "model")).active(), self._gradients.epoch():
+            for batch in one_pass(batches, seed):
                 place = f"in epoch {epoch + 1}, batch {len(losses) + 1} (learning rate {rate:g})"
                 losses.append(self._train_on(moved(batch, device), place, recovery))
         if not losses:
@@ -110,20 +115,16 @@ class Trainer:
 
     def _train_on(self, batch: Batch, place: str, recovery: str) -> float:
         self.optimizer.zero_grad(set_to_none=True)
-        loss = scalar_loss(self.loss(self.model, batch))
-        value = float(loss.detach())
+        value = self._gradients(batch)
         if not math.isfinite(value):
             raise NonFiniteLossError(_not_finite(f"The training loss became {value} {place}", recovery))
-        if not loss.requires_grad:
-            raise ConfigurationError(
-                "loss(model, batch) must depend on the model's parameters with gradients; it returned a "
-                "tensor without. Do not detach it or turn gradients off."
-            )
-        loss.backward()
         if self.config.gradient_clip_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters(), self.config.gradient_clip_norm)
         self.optimizer.step()
         return value
+
+    def _loss_of(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        return self.loss(model, batch)
 
     def _require_finite_weights(self, place: str, recovery: str) -> None:
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self._parameters()):
@@ -135,7 +136,7 @@ class Trainer:
             group["lr"] = highest * factor
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def _parameters(self) -> Iterable[nn.Parameter]:
+    def _parameters(self) -> list[nn.Parameter]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
 

@@ -55,6 +55,7 @@ def test_search_settings_are_checked(settings: dict[str, Any], name: str) -> Non
         ({"learning_rates": 3}, "learning_rates"),
         ({"learning_rates": {"a": 0.1}}, "learning_rates"),
         ({"momentum": 1.0}, "momentum"),
+        ({"data_parallel": 1}, "data_parallel"),
         ({"weight_decay": -0.1}, "weight_decay"),
         ({"warmup_epochs": 0.5}, "warmup_epochs"),
         ({"gradient_clip_norm": 0}, "gradient_clip_norm"),
