@@ -49,8 +49,11 @@ class Call:
         """Take arguments apart.
 
         Raises:
-            NotCapturableError: If an argument is neither made of tensors nor a plain value.
+            NotCapturableError: If an argument is neither made of tensors nor a plain value, or automatic
+                casting is on, which a recorded graph would go through twice.
         """
+        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+            raise NotCapturableError("it is called under torch.autocast")
         leaves, spec = pytree.tree_flatten((args, dict(kwargs)))
         for leaf in leaves:
             if not isinstance(leaf, Tensor | int | float | bool | str | None | torch.dtype | torch.device):

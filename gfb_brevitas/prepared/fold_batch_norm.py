@@ -30,6 +30,7 @@ def fold_batch_norm(graph: fx.Graph) -> None:
     weight and bias; otherwise a multiplication and an addition. With statistics of the batch, these are
     computed first.
     """
+    graph.eliminate_dead_code()
     from_input = set(depends_on_input(graph))
     for node in list(graph.nodes):
         places = _BATCH_NORMS.get(node.target)

@@ -100,7 +100,11 @@ def _replace(
 
 
 class Kernel:
-    """A fused group, as a function of the tensors that enter it."""
+    """A fused group, as a function of the tensors that enter it.
+
+    Tensors of one shape and layout without gaps are passed on as rows of numbers, so that one compiled
+    kernel serves them all.
+    """
 
     __name__ = "kernel"
     worth_keeping = True
@@ -110,5 +114,25 @@ class Kernel:
 
     def __call__(self, *arguments: Any) -> Tensor:
         """The group's result."""
-        result: Tensor = self._function(*arguments)
-        return result
+        large = [a for a in arguments if isinstance(a, Tensor) and a.dim()]
+        first = large[0] if large else None
+        if first is None or not _is_one_block(first) or any(_is_laid_out_unlike(a, first) for a in large):
+            result: Tensor = self._function(*arguments)
+            return result
+        row: Tensor = self._function(
+            *(_row(a) if isinstance(a, Tensor) and a.dim() else a for a in arguments)
+        )
+        return row.as_strided(first.shape, first.stride())
+
+
+def _is_one_block(x: Tensor) -> bool:
+    return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+
+
+def _is_laid_out_unlike(x: Tensor, other: Tensor) -> bool:
+    return x.shape != other.shape or x.stride() != other.stride()
+
+
+def _row(x: Tensor) -> Tensor:
+    # Not a view, for whose every base shape there would be another kernel.
+    return x.new_empty(0).set_(x.untyped_storage(), x.storage_offset(), (x.numel(),), (1,))

@@ -6,6 +6,7 @@ quantizer that keeps Brevitas' arithmetic is one node too. So the graph holds fo
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,7 @@ _library.define("scale(Tensor like, int site) -> Tensor")
 _library.define("width(Tensor like, int site) -> Tensor")
 
 _sites: list[WidthInForce] = []
+_one_capture_at_a_time = threading.RLock()
 
 
 def _quantize(x: Tensor, site: int) -> Tensor:
@@ -68,14 +70,15 @@ def quantizers_as_leaves(model: nn.Module) -> Iterator[list[WidthInForce]]:
     for width in native:
         sites.append(WidthInForce(width, len(sites)))
         width.forward = _width_forward(width, len(sites) - 1)  # type: ignore[method-assign]
-    outer = _sites[:]
-    _sites[:] = sites
-    try:
-        yield sites
-    finally:
-        _sites[:] = outer
-        for module in (*learned, *native):
-            del module.forward
+    with _one_capture_at_a_time:
+        outer = _sites[:]
+        _sites[:] = sites
+        try:
+            yield sites
+        finally:
+            _sites[:] = outer
+            for module in (*learned, *native):
+                del module.forward
 
 
 def _learned_forward(quantizer: LearnedClippingQuantizer, index: int) -> Any:

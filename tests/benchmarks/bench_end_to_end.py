@@ -1,10 +1,11 @@
 """Time to reach an objective: this project against stock Brevitas, Optuna's CMA-ES and SQLite.
 
-Both start from one trained residual network (that of examples/fashion_mnist.py, trained at 4 bits) and search the
-same widths (2 to 8 bits) by the same objective: the mean loss over the same minibatches plus the same penalty. The
-stock search has its number of trials; the time counted for this project is that until its best objective value is as
-good as the stock search's last best one. It includes making the model searchable, calibrating, capturing, and writing
-every trial to SQLite too. Each search runs in a process of its own; memory is that process's peak.
+Both start from one trained residual network (that of examples/fashion_mnist.py, trained at 4 bits) and
+search the same widths (2 to 8 bits) by the same objective: the mean loss over the same minibatches plus the
+same penalty. The stock search has its number of trials; the time counted for this project is that until its
+best objective value is as good as the stock search's last best one. It includes making the model searchable,
+calibrating, capturing, and writing every trial to SQLite too. Each search runs in a process of its own;
+memory is that process's peak.
 
 The data is looked for in the folder GFB_FASHION_MNIST (default data/fashion_mnist), and downloaded into it.
 """

@@ -3,7 +3,8 @@
     make tables
 
 reads bench/*.json, writes docs/results.md, and replaces what stands between the markers
-``<!-- table NAME -->`` and ``<!-- end -->`` in README.md and docs/method.md.
+``<!-- table NAME -->`` and ``<!-- end -->`` in README.md and the other documents. The marker
+``<!-- table NAME.KEY: COLUMN, COLUMN -->`` takes one table of a benchmark, and these columns of it only.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ Written by `make tables` from what `make bench` measured; do not edit. Each tabl
 """
 
 
-def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows (column to value) as a Markdown table."""
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+def markdown_table(rows: Sequence[Mapping[str, Any]], chosen: Sequence[str] = ()) -> str:
+    """Rows (column to value) as a Markdown table, of chosen columns or of all."""
+    columns = list(chosen) or list(dict.fromkeys(column for row in rows for column in row))
     lines = ["| " + " | ".join(column.replace("_", " ") for column in columns) + " |"]
     lines.append("|" + "---|" * len(columns))
     lines += ["| " + " | ".join(_text(row.get(column)) for column in columns) + " |" for row in rows]
@@ -49,6 +50,10 @@ def section(document: Mapping[str, Any], *, details: bool) -> str:
     return "\n\n".join(parts)
 
 
+def _tables(figures: Mapping[str, Any]) -> list[Any]:
+    return [v for k, v in figures.items() if isinstance(v, list) and k != DETAILS]
+
+
 def _text(value: Any) -> str:
     if value is None:
         return "–"
@@ -65,15 +70,20 @@ def main() -> None:
     (ROOT / "docs" / "results.md").write_text("\n\n".join([HEAD, *sections]) + "\n", encoding="utf-8")
 
     def fill(match: re.Match[str]) -> str:
-        name = match["name"]
-        if name not in documents:
+        if match["name"] not in documents:
             return match[0]
-        tables = [v for k, v in documents[name]["figures"].items() if isinstance(v, list) and k != DETAILS]
-        return f"<!-- table {name} -->\n\n" + "\n\n".join(map(markdown_table, tables)) + "\n\n<!-- end -->"
+        figures = documents[match["name"]]["figures"]
+        tables = [figures[match["key"]]] if match["key"] else _tables(figures)
+        columns = re.split(r",\s*", match["columns"]) if match["columns"] else ()
+        written = "\n\n".join(markdown_table(table, columns) for table in tables)
+        return f"{match['marker']}\n\n{written}\n\n<!-- end -->"
 
-    for path in (ROOT / "README.md", ROOT / "docs" / "method.md"):
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = path.read_text(encoding="utf-8")
-        pattern = r"<!-- table (?P<name>\w+) -->.*?<!-- end -->"
+        pattern = (
+            r"(?P<marker><!-- table (?P<name>\w+)(\.(?P<key>\w+))?(:\s*(?P<columns>[\w, \n]+?))? -->)"
+            r".*?<!-- end -->"
+        )
         path.write_text(re.sub(pattern, fill, text, flags=re.DOTALL), encoding="utf-8")
 
 

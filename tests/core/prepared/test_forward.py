@@ -90,6 +90,13 @@ def test_arguments_that_are_no_tensors_go_to_the_model(x: Tensor) -> None:
     assert forward.fallbacks == ["The model runs unprepared: an argument of the model is a Data."]
 
 
+def test_under_autocast_the_model_runs_itself(x: Tensor) -> None:
+    model, forward = ready(Around(), x)
+    with inference_only(model), forward.active(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(model(x), model.model(x))
+    assert forward.fallbacks == ["The model runs unprepared: it is called under torch.autocast."]
+
+
 def test_changed_weights_and_widths_are_followed(x: Tensor) -> None:
     model, forward = ready(Around(), x)
     with inference_only(model), forward.active():
