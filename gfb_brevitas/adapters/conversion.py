@@ -14,7 +14,7 @@ import torch
 from brevitas.core.scaling import IntScaling, ScalingPerOutputType
 from brevitas.proxy.parameter_quant import WeightQuantProxyFromInjectorBase
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector
-from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
+from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase, FusedActivationQuantProxy
 from torch import Tensor, nn
 
 from gfb_brevitas.adapters.eligibility import Refusal, classify, kind_of, named_proxies, tensor_quantizer
@@ -144,6 +144,8 @@ def convert(
         by_scaling.setdefault(id(native.scaling_impl), site)
         conversion.sites[name] = site
         _install(proxy, site.quantizer)
+    for site in conversion.sites.values():
+        _take_over_relu(site, [model.get_submodule(name) for name in site.proxy_names])
     return conversion
 
 
@@ -249,6 +251,30 @@ def _install(proxy: Any, quantizer: nn.Module) -> None:
         proxy.tensor_quant = quantizer
     # Brevitas rebuilds quantizers when it loads a state dict or tracks another module; this one stays.
     proxy.init_tensor_quant = _keep_quantizer
+
+
+class _RectifiedByQuantizer(FusedActivationQuantProxy):
+    """Stands where Brevitas applies a ReLU and then quantizes; the ReLU is for when quantization is off."""
+
+    def forward(self, x: Tensor) -> Any:
+        return self.tensor_quant(x)
+
+
+def _take_over_relu(site: Site, proxies: list[Any]) -> None:
+    # Clamping to an unsigned range rectifies. The ReLU would be one more pass over memory, there and back.
+    fused = [getattr(proxy, "fused_activation_quant_proxy", None) for proxy in proxies]
+    if site.learned is None or site.integers.signed or not all(map(_is_after_relu, fused)):
+        return
+    site.learned.rectify = True
+    for proxy, old in zip(proxies, fused, strict=True):
+        assert old is not None
+        new = _RectifiedByQuantizer(old.activation_impl, old.tensor_quant)
+        proxy.fused_activation_quant_proxy = new.train(old.training)
+
+
+def _is_after_relu(fused: Any) -> bool:
+    activation = getattr(fused, "activation_impl", None)
+    return type(fused) is FusedActivationQuantProxy and type(activation) is nn.ReLU and not activation.inplace
 
 
 def _keep_quantizer(*args: object, **kwargs: object) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 SMALLEST_COMPILED = 1 << 16
 """Elements below which calling a compiled kernel costs more than it saves."""
@@ -52,22 +53,42 @@ class CompiledFunction:
         self._compiled: Callable[..., Any] | None = None
         update_wrapper(self, function)
 
+    def will_compile(self, largest: Tensor) -> bool:
+        """Whether a call whose largest argument is this one runs as a compiled kernel."""
+        if largest.numel() < self._smallest or self._compiled is self._function:
+            return False
+        if torch.compiler.is_compiling():  # the whole model: it fuses what it can
+            return False
+        # Who watches single operations (tracing, capturing) is shown single operations.
+        return _get_current_dispatch_mode() is None and compiler_available(largest.device.type)
+
     def __call__(self, *arguments: Any) -> Any:
         """The function's result."""
         largest = max((a for a in arguments if isinstance(a, Tensor)), key=Tensor.numel, default=None)
-        if largest is None or largest.numel() < self._smallest:
-            return self._function(*arguments)
-        if not compiler_available(largest.device.type):
+        if largest is None or not self.will_compile(largest):
             return self._function(*arguments)
         if self._compiled is None:
-            self._compiled = torch.compile(self._function, dynamic=True, fullgraph=True)
+            options = _exact_division() if largest.is_cuda else None
+            self._compiled = torch.compile(self._function, dynamic=True, fullgraph=True, options=options)
         try:
             return self._compiled(*arguments)
+        except torch._dynamo.exc.FailOnRecompileLimitHit:
+            # Enough kernels of this function for other ranks and layouts; those stay in use.
+            return self._function(*arguments)
         except torch._dynamo.exc.TorchDynamoException as error:
             reason = str(error).strip().split("\n")[0]
             _logger.warning("%s runs uncompiled: %s", getattr(self, "__name__", "A function"), reason)
             self._compiled = self._function
             return self._function(*arguments)
+
+
+def _exact_division() -> dict[str, Any]:
+    # Triton divides approximately unless told otherwise; a quotient next to a half would round elsewhere.
+    import torch._inductor.config as inductor
+
+    name = "division_rounding"
+    known = hasattr(getattr(inductor, "eager_numerics", None), name)
+    return {f"eager_numerics.{name}": True} if known else {}
 
 
 def compiled(function: Callable[..., Any]) -> CompiledFunction:

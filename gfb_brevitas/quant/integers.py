@@ -59,3 +59,8 @@ class IntegerFormat:
         if self.scale_signed:
             return (1 << (bits - 1)) - int(self.scale_narrow_range)
         return (1 << bits) - 1 - int(self.scale_narrow_range)
+
+    def range_in_clippings(self, bits: int) -> tuple[float, float]:
+        """Smallest and largest representable value at a width of ``bits``, in multiples of a."""
+        threshold = self.threshold(bits)
+        return self.smallest(bits) / threshold, self.largest(bits) / threshold

@@ -53,6 +53,7 @@ class LearnedClippingQuantizer(nn.Module):
     Attributes:
         width: Holds the bit width in force.
         sampler: When set, the quantizer passes its input through and records it (calibration).
+        rectify: Whether a ReLU comes first; only with an unsigned range, where it costs nothing.
     """
 
     _zero: Tensor
@@ -66,6 +67,7 @@ class LearnedClippingQuantizer(nn.Module):
         self.normalize = normalize
         self.width = RuntimeBitWidth(bits)
         self.sampler: ValueSampler | None = None
+        self.rectify = False
         self.register_buffer("_zero", torch.zeros(()), persistent=False)
 
     def forward(self, x: Tensor) -> QuantizerOutput:
@@ -74,15 +76,17 @@ class LearnedClippingQuantizer(nn.Module):
             x = normalize_weight(x)
         bits = self.width.bits
         if self.sampler is not None:
+            x = x.relu() if self.rectify else x
             self.sampler.add(x)
             return x, scale_of(self.clipping(bits), bits, self.integers), self._zero, self.width()
-        values, scale = fake_quantize(x, self.clipping(bits), bits, self.integers)
+        values, scale = fake_quantize(x, self.clipping(bits), bits, self.integers, rectify=self.rectify)
         return values, scale, self._zero, self.width()
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
         sign = "signed" if self.integers.signed else "unsigned"
-        return f"{sign}, narrow_range={self.integers.narrow_range}"
+        relu = ", after a ReLU" if self.rectify else ""
+        return f"{sign}, narrow_range={self.integers.narrow_range}{relu}"
 
 
 def normalize_weight(weight: Tensor) -> Tensor:
