@@ -67,6 +67,7 @@ def digits_model() -> nn.Module:
 def digits_experiment(seed: int = 0, *, quick: bool = False) -> Experiment:
     """The settings of the example and of its benchmarks."""
     search = gfb.SearchConfig(
+        method="cma-es",  # the paper's
         pretrain_epochs=4 if quick else 20,
         pretrain_bits=8,
         rounds=2 if quick else 4,

@@ -114,6 +114,7 @@ def fashion_model() -> nn.Module:
 def fashion_experiment(data: Data, seed: int = 0, *, quick: bool = False) -> Experiment:
     """The settings of the example and of its benchmark."""
     search = gfb.SearchConfig(
+        method="cma-es",  # the paper's
         pretrain_epochs=1 if quick else 5,
         pretrain_bits=4,
         rounds=1 if quick else 2,

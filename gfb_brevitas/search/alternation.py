@@ -27,7 +27,7 @@ from gfb_brevitas.search.loss import FirstCallChecked
 from gfb_brevitas.search.result import SearchResult
 from gfb_brevitas.search.run import Run, RunData
 from gfb_brevitas.search.run_folder import RunFolder
-from gfb_brevitas.search.study import Storage, opened_storage
+from gfb_brevitas.search.storages import Storage, opened_storage
 from gfb_brevitas.search.training import Trainer
 from gfb_brevitas.search.validation import Metric, Validation
 from gfb_brevitas.space import SearchSpace

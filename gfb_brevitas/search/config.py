@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch.optim import Optimizer
 
@@ -20,6 +20,7 @@ from gfb_brevitas.evaluation.modes import BATCHNORM_STATISTICS, BatchNormStatist
 from gfb_brevitas.evaluation.super_batch import SUPER_BATCH_KINDS, SuperBatchKind
 
 Penalty = Literal["exact", "squared"]
+Method = Literal["surrogate", "cma-es"]
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 Schedule = Callable[[float], float]
 
@@ -100,6 +101,7 @@ class SearchConfig:
     pretrain_epochs: int = 0
     super_batch_size: int = 32
     super_batch: SuperBatchKind = "moving"
+    method: Method = "surrogate"
     step_size: float = 0.5
     population_size: int | None = None
     carry_distribution: bool = False
@@ -126,6 +128,8 @@ class SearchConfig:
         kinds = SUPER_BATCH_KINDS
         _require(self.super_batch in kinds, "super_batch", f"one of {', '.join(kinds)}", self.super_batch)
         _require(self.penalty in ("exact", "squared"), "penalty", "'exact' or 'squared'", self.penalty)
+        methods = get_args(Method)
+        _require(self.method in methods, "method", f"one of {', '.join(methods)}", self.method)
         names = evaluator_names()
         _require(self.evaluator in names, "evaluator", f"one of {', '.join(names)}", self.evaluator)
         statistics = BATCHNORM_STATISTICS

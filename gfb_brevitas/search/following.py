@@ -86,6 +86,13 @@ class SharedGenerationLog(GenerationLog):
         told = self._world.broadcast("losses in the log", b"" if losses is None else losses.tobytes())
         return np.frombuffer(told, dtype=np.float64).copy() if told else None
 
+    def candidates(self, generation: int) -> Bits | None:
+        """See :meth:`GenerationLog.candidates`."""
+        bits = None if self._log is None else self._log.candidates(generation)
+        packed = b"" if bits is None else json.dumps(bits.tolist()).encode()
+        told = self._world.broadcast("candidates in the log", packed)
+        return np.array(json.loads(told), dtype=np.int64) if told else None
+
     def append(self, generation: int, bits: Bits, losses: Vector) -> None:
         """See :meth:`GenerationLog.append`."""
         if self._log is not None:

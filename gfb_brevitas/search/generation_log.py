@@ -68,6 +68,11 @@ class GenerationLog:
             )
         return np.array([math.nan if x is None else x for x in line["losses"]], dtype=np.float64)
 
+    def candidates(self, generation: int) -> Bits | None:
+        """The logged candidates of a generation, shape ``(P, quantizers)``; ``None`` if there is none."""
+        line = self._known.get(generation)
+        return None if line is None else np.array(line["bits"], dtype=np.int64)
+
     def append(self, generation: int, bits: Bits, losses: Vector) -> None:
         """Keep an evaluated generation; it is on the disk when this returns."""
         finite = [loss if math.isfinite(loss) else None for loss in losses.tolist()]

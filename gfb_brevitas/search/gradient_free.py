@@ -11,11 +11,12 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
-import optuna
 
 from gfb_brevitas.constraints import Constraints
 from gfb_brevitas.distributed import shared
@@ -26,13 +27,18 @@ from gfb_brevitas.evaluation.super_batch import SuperBatch
 from gfb_brevitas.samplers import CmaState, default_population_size
 from gfb_brevitas.search.config import SearchConfig
 from gfb_brevitas.search.generation_log import GenerationLog
+from gfb_brevitas.search.guided import GuidedStudy
 from gfb_brevitas.search.history import Candidate, CostRows, GenerationRecord, StepRecord
 from gfb_brevitas.search.selection import SampledCandidates, candidates_to_choose_from, reevaluated
 from gfb_brevitas.search.study import Generation, StepStudy, make_sampler
+from gfb_brevitas.search.trial_writer import TrialWriter
+from gfb_brevitas.sensitivity import SensitivityTable, estimate_sensitivity
 from gfb_brevitas.space import Bits, SearchSpace, Vector
 
 if TYPE_CHECKING:
     from gfb_brevitas.adapters.searchable import SearchableModel
+
+_SENSITIVITY_BATCHES = 4
 
 _logger = logging.getLogger(__name__)
 
@@ -64,8 +70,7 @@ class GradientFreeStep:
         round: Round, from 1.
         step: Step of the round, from 1.
         study_name: Name of the Optuna study.
-        storage: Where the study's trials are copied to, if anywhere.
-        run_id: Id of the run, which the copied study is marked with.
+        writer: Writes the study's trials into the user's storage, if there is one.
         log: Losses of a step that was stopped before its end, if any are kept.
         on_generation: Called after every generation.
     """
@@ -81,15 +86,14 @@ class GradientFreeStep:
         round: int,
         step: int,
         study_name: str,
-        storage: optuna.storages.BaseStorage | None = None,
-        run_id: str | None = None,
+        writer: TrialWriter | None = None,
         log: GenerationLog | None = None,
         on_generation: Callable[[GenerationRecord], None] | None = None,
     ) -> None:
         self.model, self.loss, self.batches = model, loss, batches
         self.constraints, self.config = constraints, config
         self.round, self.step, self.study_name = round, step, study_name
-        self.storage, self.run_id, self.log, self.on_generation = storage, run_id, log, on_generation
+        self.writer, self.log, self.on_generation = writer, log, on_generation
         self.space: SearchSpace = constraints.space
         self._device = device_of(model)
 
@@ -107,12 +111,14 @@ class GradientFreeStep:
         if not len(self.space):
             return self._nothing_to_search(incumbent)
         began = time.perf_counter()
-        study = self._study(incumbent, distribution)
+        super_batch = self._super_batch()
+        study = self._study(incumbent, distribution, super_batch)
         evaluator = shared(
             make_evaluator(self.config.evaluator, self.model, self.loss, self.config.batchnorm)
         )
-        samples, generations, stopped = self._search(study, evaluator)
-        candidates = self._choose(study, evaluator, samples, incumbent)
+        with nullcontext() if self.writer is None else self.writer.flushed():
+            samples, generations, stopped = self._search(study, evaluator, super_batch)
+            candidates = self._choose(study, evaluator, samples, incumbent)
         bits = np.array(candidates[0].bits, dtype=np.int64)
         record = StepRecord(
             seconds=time.perf_counter() - began,
@@ -141,7 +147,11 @@ class GradientFreeStep:
     def _seed(self, purpose: str, *more: int) -> int:
         return derive_seed(self.config.seed, purpose, self.round, self.step, *more)
 
-    def _study(self, incumbent: Bits, distribution: CmaState | None) -> StepStudy:
+    def _study(
+        self, incumbent: Bits, distribution: CmaState | None, super_batch: SuperBatch
+    ) -> StepStudy | GuidedStudy:
+        if self.config.method == "surrogate":
+            return self._guided_study(incumbent, distribution, super_batch)
         sampler = make_sampler(
             self.space,
             incumbent,
@@ -150,25 +160,47 @@ class GradientFreeStep:
             seed=self._seed("cma"),
             distribution=distribution,
         )
-        return StepStudy(
-            self.constraints, sampler, name=self.study_name, storage=self.storage, run_id=self.run_id
+        return StepStudy(self.constraints, sampler, name=self.study_name, writer=self.writer)
+
+    def _guided_study(
+        self, incumbent: Bits, distribution: CmaState | None, super_batch: SuperBatch
+    ) -> GuidedStudy:
+        return GuidedStudy(
+            self.constraints,
+            incumbent,
+            lambda: self._sensitivity(super_batch),
+            name=self.study_name,
+            seed=self._seed("surrogate"),
+            step_size=self.config.step_size,
+            population_size=self.population_size,
+            overlap=0 if self.config.super_batch == "fixed" else len(super_batch),
+            distribution=distribution,
+            writer=self.writer,
         )
 
-    def _search(
-        self, study: StepStudy, evaluator: Evaluator
-    ) -> tuple[SampledCandidates, list[Generation], str]:
-        super_batch = SuperBatch(
+    def _sensitivity(self, super_batch: SuperBatch) -> SensitivityTable | None:
+        batches = islice(super_batch, _SENSITIVITY_BATCHES)
+        with RandomStream(self._seed("sensitivity")).active():
+            return estimate_sensitivity(self.model, self.loss, batches, self.config.batchnorm)
+
+    def _super_batch(self) -> SuperBatch:
+        return SuperBatch(
             self.batches,
             size=self.config.super_batch_size,
             kind=self.config.super_batch,
             seed=self._seed("super-batch"),
             device=self._device,
         )
+
+    def _search(
+        self, study: StepStudy | GuidedStudy, evaluator: Evaluator, super_batch: SuperBatch
+    ) -> tuple[SampledCandidates, list[Generation], str]:
         samples, generations = SampledCandidates(), list[Generation]()
         stopped = None
         while stopped is None:
             began = time.perf_counter()
-            trials, bits = study.ask(self.population_size)
+            replayed = None if self.log is None else self.log.candidates(len(generations) + 1)
+            trials, bits = study.ask(self.population_size, replayed)
             losses = self._losses(evaluator, super_batch, len(generations) + 1, bits)
             generations.append(study.tell(trials, bits, losses))
             samples.add(generations[-1])
@@ -188,13 +220,17 @@ class GradientFreeStep:
             self.log.append(number, bits, losses)
         return losses
 
-    def _stop_reason(self, study: StepStudy, generations: int) -> str | None:
+    def _stop_reason(self, study: StepStudy | GuidedStudy, generations: int) -> str | None:
         if (generations + 1) * self.population_size > self.config.evaluations_per_step:
             return "evaluations"
         return study.stop_reason()
 
     def _choose(
-        self, study: StepStudy, evaluator: Evaluator, samples: SampledCandidates, incumbent: Bits
+        self,
+        study: StepStudy | GuidedStudy,
+        evaluator: Evaluator,
+        samples: SampledCandidates,
+        incumbent: Bits,
     ) -> list[Candidate]:
         candidates = candidates_to_choose_from(
             samples,
@@ -213,7 +249,7 @@ class GradientFreeStep:
             device=self._device,
         )
 
-    def _report(self, study: StepStudy, generations: list[Generation], seconds: float) -> None:
+    def _report(self, study: StepStudy | GuidedStudy, generations: list[Generation], seconds: float) -> None:
         last = generations[-1]
         finite = last.values[np.isfinite(last.values)]
         feasible = last.losses[last.feasible & np.isfinite(last.losses)]

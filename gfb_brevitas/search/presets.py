@@ -41,21 +41,25 @@ PRESETS: dict[str, Preset] = {
     for preset in (
         Preset(
             name="cifar",
-            search=SearchConfig(pretrain_epochs=300),
+            search=SearchConfig(method="cma-es", pretrain_epochs=300),
             training=TrainingConfig(learning_rate=0.1),
             batch_size=128,
             log2_range=(0.0, 3.0),
         ),
         Preset(
             name="imagenet",
-            search=SearchConfig(rounds=3, epochs_per_round=5, super_batch_size=16, pretrain_epochs=30),
+            search=SearchConfig(
+                method="cma-es", rounds=3, epochs_per_round=5, super_batch_size=16, pretrain_epochs=30
+            ),
             training=TrainingConfig(learning_rate=0.001),
             batch_size=100,
             log2_range=(0.0, 3.0),
         ),
         Preset(
             name="cityscapes",
-            search=SearchConfig(rounds=3, evaluations_per_step=512, super_batch_size=16, pretrain_epochs=80),
+            search=SearchConfig(
+                method="cma-es", rounds=3, evaluations_per_step=512, super_batch_size=16, pretrain_epochs=80
+            ),
             training=TrainingConfig(learning_rate=1e-4),
             batch_size=4,
             log2_range=(0.0, 3.6),

@@ -51,8 +51,9 @@ from gfb_brevitas.search.history import (
 from gfb_brevitas.search.loading import load_state
 from gfb_brevitas.search.plan import Unit, planned_units, step_name
 from gfb_brevitas.search.run_folder import RunFolder
-from gfb_brevitas.search.study import delete_studies, require_no_studies
+from gfb_brevitas.search.storages import delete_studies, require_no_studies
 from gfb_brevitas.search.training import Trainer
+from gfb_brevitas.search.trial_writer import TrialWriter
 from gfb_brevitas.search.validation import Validation, is_better
 from gfb_brevitas.space import Bits
 
@@ -138,6 +139,7 @@ class Run:
         self._start = start
         self._id = uuid4().hex
         self._was_complete = False
+        self._writer: TrialWriter | None = None
         model.set_allocation(pretrain if search.pretrain_epochs else start)
 
     @property
@@ -190,8 +192,14 @@ class Run:
             "epoch": self._epoch,
             "round": self._end_round,
         }
-        for unit in self.units[self.completed :]:
-            self._complete(perform[unit.kind](unit))
+        # Not made by the constructor: a resumed run has another id then.
+        self._writer = None if self.storage is None else TrialWriter(self.storage, self._id)
+        try:
+            for unit in self.units[self.completed :]:
+                self._complete(perform[unit.kind](unit))
+        finally:
+            if self._writer is not None:
+                self._writer.close(self._other_place())
 
     def restore_best(self) -> BestState:
         """Bring the model to the best feasible state.
@@ -245,8 +253,7 @@ class Run:
             round=unit.round,
             step=unit.number,
             study_name=f"{self.name}/{step_name(unit)}",
-            storage=self.storage,
-            run_id=self._id,
+            writer=self._writer,
             log=self._generation_log(unit),
             on_generation=self._keep,
         )
@@ -391,6 +398,14 @@ class Run:
 
     def _feasible(self) -> bool:
         return bool(self.constraints.feasible(self._bits()[None, :])[0])
+
+    def _other_place(self) -> str:
+        if self.folder is None:
+            return "Without a run folder they are kept nowhere else."
+        return (
+            f"Their bits and losses are in {str(self.folder.path / 'generations')!r}. Resuming the run "
+            "writes the studies of unfinished steps anew."
+        )
 
     def _recovery(self, epoch: int) -> str:
         if not self.world.is_first:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
 
 from gfb_brevitas.constraints import Constraints
-from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.constraints.constraints import Standing
 from gfb_brevitas.samplers import CmaSampler, CmaState
+from gfb_brevitas.search.storages import quiet_optuna
+from gfb_brevitas.search.trial_writer import TrialWriter
 from gfb_brevitas.space import Bits, SearchSpace, Vector
-
-Storage = str | optuna.storages.BaseStorage
-RUN_ATTRIBUTE = "gfb_run"
-"""User attribute of a study that holds the id of the run that it belongs to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +41,14 @@ class Generation:
 class StepStudy:
     """A study in memory that CMA-ES samples, with a copy of its trials in the user's storage.
 
-    Trials are copied generation by generation: a database then needs one write where asking and
-    telling every trial in it needs many.
+    The copy is written generation by generation, in the background: see
+    :class:`gfb_brevitas.search.trial_writer.TrialWriter`.
 
     Args:
         constraints: The budgets, and the search space.
         sampler: CMA-ES.
         name: Name of the study.
-        storage: The user's storage, if any.
-        run_id: Id of the run, which the study in the user's storage is marked with.
+        writer: Writes into the user's storage, if there is one.
 
     Raises:
         ConfigurationError: If the user's storage holds a study of that name.
@@ -62,40 +60,44 @@ class StepStudy:
         sampler: CmaSampler,
         *,
         name: str,
-        storage: optuna.storages.BaseStorage | None,
-        run_id: str | None = None,
+        writer: TrialWriter | None = None,
     ) -> None:
         self._constraints, self._space = constraints, constraints.space
-        self._sampler = sampler
-        self._distributions = dict(self._space.distributions())
-        with _quiet_optuna():
+        self._sampler, self._name, self._writer = sampler, name, writer
+        self._distributions: dict[str, BaseDistribution] = dict(self._space.distributions())
+        with quiet_optuna():
             memory = optuna.storages.InMemoryStorage()
             self._study = optuna.create_study(storage=memory, study_name=name, sampler=sampler)
-            self._copy = None if storage is None else _new_study(storage, name, run_id)
+        if writer is not None:
+            writer.begin(name)
 
-    def ask(self, size: int) -> tuple[list[optuna.Trial], Bits]:
-        """Draw a generation of ``size`` candidates; bits of shape ``(size, quantizers)``."""
-        trials = [self._study.ask(dict(self._distributions)) for _ in range(size)]
+    def ask(self, size: int, replayed: Bits | None = None) -> tuple[list[optuna.Trial], Bits]:
+        """Draw a generation of ``size`` candidates; bits of shape ``(size, quantizers)``.
+
+        What was drawn before, ``replayed``, does not matter: equal seeds draw equal candidates.
+        """
+        trials = [self._study.ask() for _ in range(size)]
+        # Not as suggested parameters: with many of them Optuna's checks take longer than the draws. What
+        # is not stored of a draw the sampler takes to be as drawn.
+        drawn = [trial.relative_params for trial in trials]
         names = [c.name for c in self._space.free]
-        parameters = [trial.params for trial in trials]  # every access is a deep copy
-        vectors = np.array([[params[name] for name in names] for params in parameters], dtype=np.float64)
+        vectors = np.array([[params[name] for name in names] for params in drawn], dtype=np.float64)
         return trials, self._space.decode(vectors)
 
     def tell(self, trials: Sequence[optuna.Trial], bits: Bits, losses: Vector) -> Generation:
         """Pass a generation's losses to CMA-ES. A loss that is not finite is worse than every finite one."""
-        standing = self._constraints.standing(bits)
-        penalties, feasible = standing.penalty, standing.feasible
-        values = np.where(np.isfinite(losses + penalties), losses + penalties, math.inf)
-        for i, trial in enumerate(trials):
-            trial.set_user_attr("bits", json.dumps(dict(self._space.allocation(bits[i]))))
-            trial.set_user_attr("loss", _readable(float(losses[i])))
-            trial.set_user_attr("penalty", _readable(float(penalties[i])))
-            trial.set_user_attr("feasible", bool(feasible[i]))
-            self._constraints.set_excess_on(trial, standing.excess[i])
-        told = [self._study.tell(trial, value) for trial, value in zip(trials, values.tolist(), strict=True)]
-        if self._copy is not None:
-            self._copy.add_trials(told)
-        return Generation(bits=bits, losses=losses, values=values, feasible=feasible)
+        generation, standing = judged(self._constraints, bits, losses)
+        told = [
+            self._study.tell(trial, value)
+            for trial, value in zip(trials, generation.values.tolist(), strict=True)
+        ]
+        if self._writer is not None:
+            for i, trial in enumerate(told):
+                # On the copy: in the study every attribute would cost a deep copy of its trial.
+                trial.params, trial.distributions = trials[i].relative_params, self._distributions
+                annotate(trial, self._constraints, generation, standing, i)
+            self._writer.add(self._name, told)
+        return generation
 
     def stop_reason(self) -> str | None:
         """Why CMA-ES sees no use in another generation; ``None`` while it does."""
@@ -109,6 +111,28 @@ class StepStudy:
         """The distribution's mean as bits; shape ``(quantizers,)``."""
         mean = self.distribution().parameters
         return self._space.decode([mean[c.name] for c in self._space.free])
+
+
+def judged(constraints: Constraints, bits: Bits, losses: Vector) -> tuple[Generation, Standing]:
+    """A generation with its objective values, and how its candidates stand to the budgets.
+
+    A loss that is not finite is worse than every finite one.
+    """
+    standing = constraints.standing(bits)
+    values = losses + standing.penalty
+    values = np.where(np.isfinite(values), values, math.inf)
+    return Generation(bits=bits, losses=losses, values=values, feasible=standing.feasible), standing
+
+
+def annotate(
+    trial: FrozenTrial, constraints: Constraints, generation: Generation, standing: Standing, index: int
+) -> None:
+    """Say in a trial what became of candidate ``index`` of a generation."""
+    trial.set_user_attr("bits", json.dumps(dict(constraints.space.allocation(generation.bits[index]))))
+    trial.set_user_attr("loss", _readable(float(generation.losses[index])))
+    trial.set_user_attr("penalty", _readable(float(standing.penalty[index])))
+    trial.set_user_attr("feasible", bool(generation.feasible[index]))
+    constraints.set_excess_on(trial, standing.excess[index])
 
 
 def make_sampler(
@@ -144,85 +168,6 @@ def make_sampler(
     vector = space.encode(space.allocation(start)).tolist()
     mean = {c.name: value for c, value in zip(space.free, vector, strict=True)}
     return CmaSampler(mean=mean, step_size=step_size, **settings)  # type: ignore[arg-type]
-
-
-def opened_storage(storage: Storage | None) -> optuna.storages.BaseStorage | None:
-    """The storage that a URL names.
-
-    Raises:
-        ConfigurationError: If it cannot be opened.
-    """
-    if storage is None or isinstance(storage, optuna.storages.BaseStorage):
-        return storage
-    if not isinstance(storage, str):
-        raise ConfigurationError(
-            f"`storage` must be an Optuna storage or its URL, such as 'sqlite:///run.db'; got {storage!r}."
-        )
-    try:
-        return optuna.storages.get_storage(storage)
-    except Exception as error:  # of whichever database driver
-        reason = str(error).split("\n")[0].rstrip(".")
-        raise ConfigurationError(
-            f"The storage {storage!r} cannot be opened: {reason}. Check the URL, that its folder exists and "
-            "that the driver of the database is installed."
-        ) from error
-
-
-def delete_studies(storage: optuna.storages.BaseStorage, names: Sequence[str], run_id: str) -> None:
-    """Delete those studies of a run that exist, so that it can write them again when it is resumed.
-
-    Raises:
-        ConfigurationError: If a study of that name is another run's; nothing is deleted then.
-    """
-    existing = sorted(set(optuna.get_all_study_names(storage)) & set(names))
-    for name in existing:
-        attributes = storage.get_study_user_attrs(storage.get_study_id_from_name(name))
-        if attributes.get(RUN_ATTRIBUTE) != run_id:
-            raise ConfigurationError(
-                f"The storage holds a study {name!r} of another run. Give the resumed run another `name` or "
-                "`storage`, or delete the study."
-            )
-    for name in existing:
-        optuna.delete_study(study_name=name, storage=storage)
-
-
-def require_no_studies(storage: optuna.storages.BaseStorage, names: Sequence[str]) -> None:
-    """Check that a new run does not mix with an old one.
-
-    Raises:
-        ConfigurationError: If a study of that name exists.
-    """
-    existing = sorted(set(optuna.get_all_study_names(storage)) & set(names))
-    if existing:
-        raise ConfigurationError(_exists_already(existing[0]))
-
-
-def _new_study(storage: optuna.storages.BaseStorage, name: str, run_id: str | None) -> optuna.Study:
-    try:
-        study = optuna.create_study(storage=storage, study_name=name)
-    except optuna.exceptions.DuplicatedStudyError as error:
-        raise ConfigurationError(_exists_already(name)) from error
-    if run_id is not None:
-        study.set_user_attr(RUN_ATTRIBUTE, run_id)
-    return study
-
-
-def _exists_already(name: str) -> str:
-    return (
-        f"The storage holds a study {name!r} already. Give the run another `name`, delete the study, or "
-        "resume the run that it belongs to."
-    )
-
-
-@contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    """Without the message that Optuna prints for every new study."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
 
 
 def _readable(value: float) -> float | str:

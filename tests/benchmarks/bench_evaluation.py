@@ -159,6 +159,7 @@ def _search(network: Network, batch: Batch, batchnorm: Any, settings: Settings) 
                 epochs_per_round=0,
                 super_batch_size=1,
                 batchnorm=batchnorm,
+                method=settings["method"],
                 evaluator=evaluator,
             ),
             calibrate=False,
@@ -216,6 +217,7 @@ if __name__ == "__main__":
             "candidates": 8,
             "training_steps": 12,
             "search_evaluations": 60,
+            "method": "cma-es",
         },
         quick={
             "networks": ["lstm"],

@@ -146,6 +146,7 @@ def test_a_seeded_search_selects_the_same_allocation(name: str) -> None:
                 evaluations_per_step=60,
                 epochs_per_round=0,
                 super_batch_size=2,
+                method="cma-es",  # which sees ranks only
                 evaluator=evaluator,
             ),
         )

@@ -22,6 +22,7 @@ from gfb_brevitas.search import SearchConfig, TrainingConfig
         ({"pretrain_epochs": -1}, "pretrain_epochs"),
         ({"super_batch_size": 0}, "super_batch_size"),
         ({"super_batch": "sliding"}, "super_batch"),
+        ({"method": "magic"}, "method"),
         ({"step_size": 0}, "step_size"),
         ({"step_size": float("nan")}, "step_size"),
         ({"population_size": 2}, "population_size"),

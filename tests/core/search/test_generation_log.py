@@ -20,6 +20,9 @@ def test_losses_come_back_exactly(tmp_path: Path) -> None:
     assert known is not None
     np.testing.assert_array_equal(known, LOSSES)
     assert log.known(2, BITS) is None
+    candidates = log.candidates(1)
+    assert candidates is not None and log.candidates(2) is None
+    np.testing.assert_array_equal(candidates, BITS)
 
 
 def test_a_torn_line_is_evaluated_again(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from gfb_brevitas.samplers import CmaState
 from gfb_brevitas.search import GenerationRecord, GradientFreeStep, SearchConfig, StepOutcome, TrainingConfig
 from gfb_brevitas.search.generation_log import GenerationLog
 from gfb_brevitas.search.training import Trainer
+from gfb_brevitas.search.trial_writer import TrialWriter
 from tests.core.search.small_problem import budgets, loader, loss, network, searchable
 
 CONFIG = SearchConfig(evaluations_per_step=60, population_size=6, super_batch_size=3, reevaluate_best=3)
@@ -119,7 +120,7 @@ def test_a_small_number_of_evaluations_makes_the_default_population_small(traine
 
 
 def test_cma_es_may_stop_first(trained: SearchableModel) -> None:
-    config = SearchConfig(evaluations_per_step=3000, super_batch_size=1)
+    config = SearchConfig(method="cma-es", evaluations_per_step=3000, super_batch_size=1)
     record = (
         step(trained, config=config, loss=lambda model, batch: torch.tensor(1.0)).run(start(trained)).record
     )
@@ -178,7 +179,7 @@ def test_candidates_without_finite_loss_are_survived(
         trained,
         loss=fragile(trained, lambda first, middle, last: middle < 3),
         on_generation=seen.append,
-        storage=storage,
+        writer=TrialWriter(storage),
     ).run(start(trained))
     assert sum(record.non_finite for record in seen) > 0
     assert outcome.bits[1] == 3
@@ -207,7 +208,8 @@ def test_when_no_sample_is_feasible_the_choice_still_is(trained: SearchableModel
         vectorized=True,
     )
     constraints = Constraints(trained.space, [Budget(cost=odd, limit=1.0, rho=0.1)])
-    outcome = step(trained, constraints).run(start(trained))
+    config = SearchConfig(**{**vars(CONFIG), "method": "cma-es"})
+    outcome = step(trained, constraints, config=config).run(start(trained))
     assert outcome.record.feasible_share == 0.0
     assert bits_of(outcome) == [1, 8, 1]
     assert outcome.record.candidates[0].source == "repaired"
@@ -218,7 +220,7 @@ def test_trials_are_copied_into_the_user_s_storage(trained: SearchableModel, tmp
     storage = optuna.storages.get_storage(url)
     constraints = Constraints(trained.space, budgets())
     config = SearchConfig(evaluations_per_step=24, population_size=6, super_batch_size=2)
-    record = step(trained, constraints, storage=storage, config=config).run(start(trained)).record
+    record = step(trained, constraints, writer=TrialWriter(storage), config=config).run(start(trained)).record
     study = optuna.load_study(study_name="test/round-01/step-01", storage=url)
     assert len(study.trials) == record.evaluations
     for trial in study.trials:

@@ -10,6 +10,7 @@ import optuna
 from gfb_brevitas.constraints import Budget, Constraints
 from gfb_brevitas.costs import CallableCost
 from gfb_brevitas.search.study import StepStudy, make_sampler
+from gfb_brevitas.search.trial_writer import TrialWriter
 from gfb_brevitas.space import SearchSpace
 from tests.core.costs.small_profiles import two_layers
 
@@ -26,7 +27,7 @@ def test_a_generation_computes_its_costs_once() -> None:
     constraints = Constraints(space, [Budget(cost=cost, limit=4.0)])
     sampler = make_sampler(space, space.bits(space.uniform(4)), step_size=0.5, population_size=6, seed=0)
     storage = optuna.storages.InMemoryStorage()
-    study = StepStudy(constraints, sampler, name="step", storage=storage)
+    study = StepStudy(constraints, sampler, name="step", writer=TrialWriter(storage))
     rows.clear()
     trials, bits = study.ask(6)
     generation = study.tell(trials, bits, np.linspace(1.0, 2.0, 6))

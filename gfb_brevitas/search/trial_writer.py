@@ -1,0 +1,255 @@
+"""Writes a run's trials into the user's storage while the search goes on.
+
+A thread takes whole generations in order, as many at once as are waiting, and adds them in one transaction
+where the storage has such (:mod:`gfb_brevitas.search.bulk_insert`). It lives while there is something to
+write. A storage that fails is tried again for a while; one that goes on failing keeps nobody waiting: its
+trials stay in memory, and every flush tries once more. All of this is [ours].
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count, islice, takewhile
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.search.bulk_insert import adder, is_in_memory
+from gfb_brevitas.search.storages import belongs_to, new_study
+
+MOST_WAITING = 256
+"""Generations that may wait for a storage that works; then the search waits for it."""
+MOST_AT_ONCE = 32
+"""Generations in one transaction."""
+
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 2.0  # seconds
+
+_logger = logging.getLogger(__name__)
+_Generation = tuple[str, list[FrozenTrial]]
+
+
+class TrialWriter:
+    """Adds trials to studies of one storage, in the background and in order.
+
+    Storages in this process's memory are written to at once: there is nothing to wait for.
+
+    Args:
+        storage: The storage.
+        run_id: Id of the run, which its studies are marked with.
+        patience: Seconds for which a failing storage is tried again before the search goes on without it.
+    """
+
+    def __init__(
+        self,
+        storage: optuna.storages.BaseStorage,
+        run_id: str | None = None,
+        *,
+        patience: float = 10.0,
+    ) -> None:
+        self._storage, self._run_id, self._patience = storage, run_id, patience
+        self._add = adder(storage)
+        self._in_background = not is_in_memory(storage)
+        self._studies: dict[str, optuna.Study] = {}
+        self._stored: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
+        self._waiting: deque[_Generation] = deque()
+        self._changed = threading.Condition()
+        self._at_work = False
+        self._fails = False
+        self._in_doubt = False  # whether some of the oldest generations may be stored already
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """How many trials of which study are not in the storage yet, or never will be."""
+        with self._changed:
+            missing = Counter(self._lost)
+            for name, trials in self._waiting:
+                missing[name] += len(trials)
+        return dict(missing)
+
+    def begin(self, name: str) -> None:
+        """Create a study.
+
+        Raises:
+            ConfigurationError: If there is one of that name.
+        """
+        if self._fails:
+            return  # It is created with its first trials.
+        try:
+            self._studies[name] = new_study(self._storage, name, self._run_id)
+        except ConfigurationError:
+            raise
+        except Exception as error:  # of whichever database driver
+            _logger.info("The study %r is not created yet: %s", name, _first_line(error))
+
+    def add(self, name: str, trials: Sequence[FrozenTrial]) -> None:
+        """Add finished trials to a study that was begun. They must not be changed afterwards."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._waiting) < MOST_WAITING or self._fails)
+            self._waiting.append((name, list(trials)))
+            if self._fails:
+                return
+        self._start()
+
+    def flush(self) -> None:
+        """Wait until everything is written, or the storage has failed for too long."""
+        if self._waiting:
+            self._start()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._at_work or self._fails)
+
+    def close(self, advice: str = "") -> None:
+        """Flush; then say what is missing in the storage.
+
+        Args:
+            advice: Where else the trials are.
+        """
+        self.flush()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._at_work, timeout=self._patience)
+        missing = self.missing
+        if missing:
+            _logger.error(
+                "%d trials are not in the storage, because it failed or their study was deleted: %s. %s",
+                sum(missing.values()),
+                ", ".join(f"{number} of {name!r}" for name, number in missing.items()),
+                advice,
+            )
+
+    @contextmanager
+    def flushed(self) -> Iterator[None]:
+        """Flush at the end of the block, however it ends."""
+        try:
+            yield
+        finally:
+            self.flush()
+
+    def _start(self) -> None:
+        with self._changed:
+            if self._at_work:
+                return
+            self._at_work = True
+        if self._in_background:
+            # Not waited for at exit: a flush has waited already unless the storage fails.
+            threading.Thread(target=self._work, name="gfb-trial-writer", daemon=True).start()
+        else:
+            self._work()
+
+    def _work(self) -> None:
+        try:
+            while (batch := self._next_batch()) and self._dispose(batch):
+                pass
+        except BaseException:  # Ctrl-C, where it is the caller that writes
+            with self._changed:
+                self._at_work, self._in_doubt = False, True
+                self._changed.notify_all()
+            raise
+
+    def _dispose(self, batch: list[_Generation]) -> bool:
+        """Write the oldest generations; ``False`` if the storage goes on failing."""
+        error = self._written(batch[0][0], [trial for _, trials in batch for trial in trials])
+        with self._changed:
+            if error is None:
+                for _ in batch:
+                    self._waiting.popleft()
+            self._note(error)
+        return error is None
+
+    def _next_batch(self) -> list[_Generation]:
+        """The oldest generations, all of one study."""
+        with self._changed:
+            if not self._waiting:
+                self._at_work = False
+                self._changed.notify_all()
+                return []
+            name = self._waiting[0][0]
+            return list(islice(takewhile(lambda entry: entry[0] == name, self._waiting), MOST_AT_ONCE))
+
+    def _note(self, error: Exception | None) -> None:
+        if error is not None and not self._fails:
+            _logger.warning(
+                "The storage fails (%s). The search goes on; its trials are kept in memory and written once "
+                "the storage works again.",
+                _first_line(error),
+            )
+        if error is None and self._fails:
+            _logger.info("The storage works again.")
+        self._fails = self._in_doubt = error is not None
+        self._at_work = error is None
+        self._changed.notify_all()
+
+    def _written(self, name: str, trials: list[FrozenTrial]) -> Exception | None:
+        """Write trials; what the storage failed with if it went on failing."""
+        deadline = time.monotonic() + (0.0 if self._fails else self._patience)
+        for attempt in count():
+            try:
+                self._write(name, trials, again=attempt > 0 or self._in_doubt)
+                return None
+            except KeyError:  # what every storage raises for a study that is not there
+                self._lose(name, trials, "was deleted")
+                return None
+            except ConfigurationError:
+                self._lose(name, trials, "is another run's")
+                return None
+            except Exception as error:  # of whichever database driver
+                delay = min(_FIRST_DELAY * 2**attempt, _LONGEST_DELAY)
+                if time.monotonic() + delay > deadline:
+                    return error
+                time.sleep(delay)
+        raise AssertionError("unreachable")
+
+    def _write(self, name: str, trials: list[FrozenTrial], *, again: bool) -> None:
+        if name not in self._studies:
+            self._studies[name] = self._study_at_last(name)
+        study = self._studies[name]
+        left = _not_stored(study, trials, since=self._stored[name]) if again else trials
+        if left:
+            self._add(study, left)
+        self._stored[name] += len(trials)
+
+    def _study_at_last(self, name: str) -> optuna.Study:
+        if name in optuna.get_all_study_names(self._storage) and belongs_to(
+            self._storage, name, self._run_id
+        ):
+            return optuna.load_study(study_name=name, storage=self._storage)
+        return new_study(self._storage, name, self._run_id)
+
+    def _lose(self, name: str, trials: list[FrozenTrial], reason: str) -> None:
+        if name not in self._lost:
+            _logger.warning("The study %r %s: its trials are not stored any more.", name, reason)
+        self._lost[name] += len(trials)
+
+
+def _not_stored(study: optuna.Study, trials: list[FrozenTrial], *, since: int) -> list[FrozenTrial]:
+    """The trials that a failed attempt did not store: its commit may have succeeded, or some of its parts.
+
+    Args:
+        study: The study.
+        trials: What the attempt was to store.
+        since: Number from which on its trials can be the attempt's.
+    """
+    stored = Counter(_identity(trial) for trial in study.get_trials(deepcopy=False) if trial.number >= since)
+    left = []
+    for trial in trials:
+        identity = _identity(trial)
+        if stored[identity]:
+            stored[identity] -= 1
+        else:
+            left.append(trial)
+    return left
+
+
+def _identity(trial: FrozenTrial) -> str:
+    # Not the times: MySQL rounds them to seconds.
+    return json.dumps([trial.params, trial.user_attrs, trial.system_attrs], sort_keys=True)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).split("\n")[0].rstrip(".")

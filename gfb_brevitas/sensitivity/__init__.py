@@ -1,0 +1,8 @@
+"""How much of the loss each quantizer decides, and the allocation that this suggests [ours]."""
+
+from __future__ import annotations
+
+from gfb_brevitas.sensitivity.allocating import allocate
+from gfb_brevitas.sensitivity.estimate import SensitivityTable, estimate_sensitivity
+
+__all__ = ["SensitivityTable", "allocate", "estimate_sensitivity"]
