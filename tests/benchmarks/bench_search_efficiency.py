@@ -186,13 +186,13 @@ def sensitivity_cost(task: Problem) -> float:
 FULL = {
     "networks": list(NETWORKS),
     "epochs": None,
-    "at": (128, 256, 512, 1024),
+    "at": (128, 256, 1024),
     "samplers": {
         "plain CMA-ES": (1024, 7),
-        "ours": (512, 7),
-        "Optuna CMA-ES": (1024, 7),
-        "Optuna random": (512, 7),
-        "Optuna NSGA-II": (512, 7),
+        "ours": (256, 7),
+        "Optuna CMA-ES": (256, 7),
+        "Optuna random": (256, 7),
+        "Optuna NSGA-II": (256, 7),
         "Optuna TPE": (256, 7),
         "Optuna GP": (128, 3),
     },
