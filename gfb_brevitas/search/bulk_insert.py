@@ -31,6 +31,10 @@ _TABLES = {
     "TrialModel": ("trial_id", "number", "study_id", "state", "datetime_start", "datetime_complete"),
     "TrialParamModel": ("trial_id", "param_name", "param_value", "distribution_json"),
     "TrialValueModel": ("trial_id", "objective", "value", "value_type", "value_to_stored_repr"),
+    "TrialIntermediateValueModel": (
+        *("trial_id", "step", "intermediate_value", "intermediate_value_type"),
+        "intermediate_value_to_stored_repr",
+    ),
     "TrialUserAttributeModel": ("trial_id", "key", "value_json"),
     "TrialSystemAttributeModel": ("trial_id", "key", "value_json"),
 }
@@ -41,9 +45,8 @@ _logger = logging.getLogger(__name__)
 def adder(storage: optuna.storages.BaseStorage) -> Adder:
     """The fastest way to add finished trials to studies of a storage, in order.
 
-    The function that is returned takes a study of the storage and trials without intermediate values
-    that are valid in it, such as those of one generation. In a relational database they all appear at
-    once or, if it raises, not at all.
+    The function that is returned takes a study of the storage and trials that are valid in it, such as
+    those of one generation. In a relational database they all appear at once or, if it raises, not at all.
     """
     journal = getattr(storage, "_backend", None)
     known = int(optuna.__version__.split(".")[0]) in _KNOWN_MAJOR_VERSIONS
@@ -138,6 +141,7 @@ def _insert(database: optuna.storages.RDBStorage, study_name: str, trials: Seque
         ids = [row.trial_id for row in rows]
         for table, children in (
             (models.TrialValueModel, list(_value_rows(ids, trials))),
+            (models.TrialIntermediateValueModel, list(_intermediate_rows(ids, trials))),
             (models.TrialParamModel, list(_parameter_rows(ids, trials))),
             (models.TrialUserAttributeModel, _attribute_rows(ids, [t.user_attrs for t in trials])),
             (models.TrialSystemAttributeModel, _attribute_rows(ids, [t.system_attrs for t in trials])),
@@ -150,7 +154,7 @@ def _insert_rows(session: Any, table: Any, rows: Rows) -> None:
     from sqlalchemy import JSON, bindparam, column, func, insert, select
 
     names = list(rows[0])
-    if session.get_bind().dialect.name != "postgresql" or "value_type" in names:
+    if session.get_bind().dialect.name != "postgresql" or any(name.endswith("value_type") for name in names):
         session.execute(insert(table), rows)
         return
     # Its driver handles row by row; one document that the server takes apart takes half the time.
@@ -194,6 +198,16 @@ def _value_rows(ids: Sequence[int], trials: Sequence[FrozenTrial]) -> Iterator[d
         for objective, number in enumerate(trial.values or ()):
             value, kind = TrialValueModel.value_to_stored_repr(number)
             yield {"trial_id": trial_id, "objective": objective, "value": value, "value_type": kind}
+
+
+def _intermediate_rows(ids: Sequence[int], trials: Sequence[FrozenTrial]) -> Iterator[dict[str, Any]]:
+    from optuna.storages._rdb.models import TrialIntermediateValueModel as Table
+
+    for trial_id, trial in zip(ids, trials, strict=True):
+        for step, number in trial.intermediate_values.items():
+            value, kind = Table.intermediate_value_to_stored_repr(number)
+            row = {"intermediate_value": value, "intermediate_value_type": kind}
+            yield {"trial_id": trial_id, "step": step, **row}
 
 
 def _parameter_rows(ids: Sequence[int], trials: Sequence[FrozenTrial]) -> Iterator[dict[str, Any]]:

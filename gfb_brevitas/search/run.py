@@ -195,11 +195,13 @@ class Run:
         # Not made by the constructor: a resumed run has another id then.
         self._writer = None if self.storage is None else TrialWriter(self.storage, self._id)
         try:
+            self._catch_up()
             for unit in self.units[self.completed :]:
                 self._complete(perform[unit.kind](unit))
         finally:
             if self._writer is not None:
                 self._writer.close(self._other_place())
+                self._keep_unwritten()
 
     def restore_best(self) -> BestState:
         """Bring the model to the best feasible state.
@@ -322,6 +324,7 @@ class Run:
 
     def _complete(self, record: Record) -> None:
         self._keep(record, tell=False)
+        self._keep_unwritten()  # before the checkpoint, after which the step would not be repeated
         self.completed += 1
         self._save()
         notify(self.callbacks, record)
@@ -399,12 +402,26 @@ class Run:
     def _feasible(self) -> bool:
         return bool(self.constraints.feasible(self._bits()[None, :])[0])
 
+    def _catch_up(self) -> None:
+        """Write what the storage did not take before the run was stopped."""
+        if self._writer is None or self.folder is None:
+            return
+        again = set(self._study_names())
+        left = self.folder.unwritten.read()
+        self._writer.catch_up({name: trials for name, trials in left.items() if name not in again})
+        if left:
+            self._keep_unwritten()
+
+    def _keep_unwritten(self) -> None:
+        if self._writer is not None and self.folder is not None:
+            self.folder.unwritten.keep(self._writer.waiting)
+
     def _other_place(self) -> str:
         if self.folder is None:
             return "Without a run folder they are kept nowhere else."
         return (
-            f"Their bits and losses are in {str(self.folder.path / 'generations')!r}. Resuming the run "
-            "writes the studies of unfinished steps anew."
+            f"They are kept in {str(self.folder.unwritten.path)!r}, an Optuna journal. Resuming the run, "
+            "also one that has ended, writes them into the storage."
         )
 
     def _recovery(self, epoch: int) -> str:

@@ -6,6 +6,7 @@ Layout::
     history.jsonl     all records, one per line
     generations/      bits and losses of every generation, one file per gradient-free step
     checkpoints/      latest.pt, previous.pt (to resume), best.pt (the best feasible state)
+    unwritten.journal trials that the Optuna storage did not take; an Optuna journal itself
     allocation.json   the final bit allocation
     summary.json      the result in numbers; there when the run has ended
     run.log           the log
@@ -30,6 +31,7 @@ from gfb_brevitas.search.history import History, Record
 from gfb_brevitas.search.json_lines import JsonLinesFile
 from gfb_brevitas.search.run_lock import exclusive
 from gfb_brevitas.search.saving import saving
+from gfb_brevitas.search.unwritten import UnwrittenTrials
 
 FORMAT = "gfb_brevitas.run"
 VERSION = 1
@@ -46,6 +48,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = CheckpointStore(path / "checkpoints")
+        self.unwritten = UnwrittenTrials(path / "unwritten.journal")
         self._config = path / "config.json"
         self._history = JsonLinesFile(path / "history.jsonl")
 
@@ -78,6 +81,7 @@ class RunFolder:
     def clear(self) -> None:
         """Remove what an earlier run left that never began properly."""
         self._history.keep(0)
+        self.unwritten.keep({})
         for log in (self.path / "generations").glob("round-*/step-*.jsonl"):
             log.unlink()
 

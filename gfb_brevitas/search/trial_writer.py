@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count, islice, takewhile
 
@@ -59,6 +59,7 @@ class TrialWriter:
         self._studies: dict[str, optuna.Study] = {}
         self._stored: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
+        self._from_before: set[str] = set()
         self._waiting: deque[_Generation] = deque()
         self._changed = threading.Condition()
         self._at_work = False
@@ -73,6 +74,22 @@ class TrialWriter:
             for name, trials in self._waiting:
                 missing[name] += len(trials)
         return dict(missing)
+
+    @property
+    def waiting(self) -> dict[str, list[FrozenTrial]]:
+        """The trials that are not in the storage yet, by study and in order."""
+        trials: dict[str, list[FrozenTrial]] = {}
+        with self._changed:
+            for name, generation in self._waiting:
+                trials.setdefault(name, []).extend(generation)
+        return trials
+
+    def catch_up(self, left: Mapping[str, Sequence[FrozenTrial]]) -> None:
+        """Write what an earlier process could not, but for what is there all the same."""
+        with self._changed:
+            self._from_before.update(left)
+            self._waiting.extend((name, list(trials)) for name, trials in left.items())
+        self.flush()
 
     def begin(self, name: str) -> None:
         """Create a study.
@@ -136,11 +153,16 @@ class TrialWriter:
             if self._at_work:
                 return
             self._at_work = True
-        if self._in_background:
-            # Not waited for at exit: a flush has waited already unless the storage fails.
-            threading.Thread(target=self._work, name="gfb-trial-writer", daemon=True).start()
-        else:
-            self._work()
+        try:
+            if self._in_background:
+                # Not waited for at exit: a flush has waited already unless the storage fails.
+                threading.Thread(target=self._work, name="gfb-trial-writer", daemon=True).start()
+            else:
+                self._work()
+        except BaseException:  # Ctrl-C before the thread runs, or no thread to be had
+            with self._changed:
+                self._at_work, self._in_doubt = False, True
+            raise
 
     def _work(self) -> None:
         try:
@@ -209,9 +231,11 @@ class TrialWriter:
         if name not in self._studies:
             self._studies[name] = self._study_at_last(name)
         study = self._studies[name]
+        again = again or name in self._from_before
         left = _not_stored(study, trials, since=self._stored[name]) if again else trials
         if left:
             self._add(study, left)
+        self._from_before.discard(name)
         self._stored[name] += len(trials)
 
     def _study_at_last(self, name: str) -> optuna.Study:
@@ -251,5 +275,7 @@ def _identity(trial: FrozenTrial) -> str:
     return json.dumps([trial.params, trial.user_attrs, trial.system_attrs], sort_keys=True)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
+    while error.__cause__ is not None:  # Optuna's own text does not say what the database said
+        error = error.__cause__
     return (str(error) or type(error).__name__).split("\n")[0].rstrip(".")

@@ -307,4 +307,5 @@ def test_a_run_whose_storage_fails_ends_as_one_without(
     assert dict(result.allocation) == dict(expected.allocation)
     assert caplog.text.count("The storage fails") == 1
     evaluations = sum(step.evaluations for step in result.history.steps)
-    assert f"{evaluations} trials are not in the storage" in caplog.text and "generations" in caplog.text
+    assert f"{evaluations} trials are not in the storage" in caplog.text
+    assert "unwritten.journal" in caplog.text
