@@ -108,6 +108,8 @@ def capture(model: nn.Module, call: Call) -> Captured:
             numbers, looks at values to decide what to do, changes its own state, or fails.
     """
     outcome: dict[str, Any] = {}
+    _require_no_hooks(model)
+    before = _attributes(model)
 
     def run(*tensors: Tensor) -> list[Tensor]:
         args, kwargs = call.arguments(tensors)
@@ -126,6 +128,8 @@ def capture(model: nn.Module, call: Call) -> Captured:
             raise NotCapturableError(f"recording it fails: {type(error).__name__}: {error}") from error
     graph.graph.eliminate_dead_code()
     _require_unchanging(graph)
+    if _attributes(model) != before:
+        raise NotCapturableError("it keeps something of its forward pass in an attribute")
     graph.recompile()
     return Captured(graph, sites, outcome["spec"], outcome["constants"])
 
@@ -161,17 +165,41 @@ def _attribute(module: nn.Module, path: str) -> Any:
     return value
 
 
+def _require_no_hooks(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise NotCapturableError(f"{name or 'it'!r} has a forward hook, which a program would not call")
+
+
+def _attributes(model: nn.Module) -> dict[tuple[str, str], tuple[int, int]]:
+    """Identity and size of everything that modules hold besides parameters, buffers and modules."""
+    return {
+        (name, key): (id(value), len(value) if isinstance(value, list | dict | set) else 0)
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, Tensor | list | dict | set) and not key.startswith("_")
+    }
+
+
 def _require_repeatable(recorded: fx.GraphModule) -> None:
     for node in depends_on_input(recorded.graph):
         name = _operator_name(node)
         tags = getattr(node.target, "tags", ())
         if name in _READS_A_NUMBER or torch.Tag.data_dependent_output in tags:
             raise NotCapturableError(f"it decides by the values of its inputs (aten.{name})")
-        if torch.Tag.dynamic_output_shape in tags:
+        if torch.Tag.dynamic_output_shape in tags and not _is_lookup(node):
             raise NotCapturableError(f"the shape of a result depends on values (aten.{name})")
     for node in recorded.graph.nodes:
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
             raise NotCapturableError(f"it draws random numbers (aten.{_operator_name(node)})")
+
+
+def _is_lookup(node: fx.Node) -> bool:
+    """Whether a node takes values by whole numbers; a mask gives a shape that depends on values."""
+    if node.target is not torch.ops.aten.index.Tensor:
+        return False
+    indices: Any = node.args[1]
+    return all(i is None or i.meta["tensor_meta"].dtype not in (torch.bool, torch.uint8) for i in indices)
 
 
 def _require_unchanging(graph: fx.GraphModule) -> None:

@@ -48,6 +48,9 @@ class _Ready:
 
     def _inputs_id(self, call: Call) -> Hashable:
         # The tensors are held, so no other can come to lie at their address meanwhile.
+        if any(tensor.is_inference() for tensor in call.tensors):  # these do not say when they change
+            self.generation, self.inputs = self.generation + 1, ()
+            return self.generation
         inputs = tuple((tensor, tensor._version) for tensor in call.tensors)
         same = len(inputs) == len(self.inputs) and all(
             a is b and m == n for (a, m), (b, n) in zip(inputs, self.inputs, strict=True)
@@ -66,7 +69,7 @@ class PreparedForward:
     """Stands in for a searchable model's forward while candidates are evaluated.
 
     A program is made for each signature of the arguments (shapes, layouts, types) when it first occurs
-    and checked against the model: on the inputs and widths at hand, and at the largest widths on the inputs
+    and checked against the model: at 4 bits on the inputs at hand, and at the largest widths on the inputs
     rolled by one sample. Where a model cannot be recorded, or a program computes something else, the model
     itself runs and the log says why.
 
@@ -84,6 +87,7 @@ class PreparedForward:
         self.fallbacks: list[str] = []
         self._ready: dict[Hashable, _Ready | None] = {}
         self._unchecked: set[Hashable] = set()
+        self._recorded_tensors: tuple[int, ...] = ()
 
     @property
     def model(self) -> SearchableModel:
@@ -106,6 +110,8 @@ class PreparedForward:
 
     def weights_changed(self) -> None:
         """Check every program anew before it is used: its constants are computed again."""
+        if self._tensors() != self._recorded_tensors:  # replaced, not changed in place
+            self._ready.clear()
         for ready in self._ready.values():
             if ready is not None:
                 ready.prepared.program.forget()
@@ -138,8 +144,13 @@ class PreparedForward:
         ready = self._ready[call.signature]
         return self.model.model(*args, **kwargs) if ready is None else ready(call)
 
+    def _tensors(self) -> tuple[int, ...]:
+        return tuple(id(tensor) for tensor in (*self.model.parameters(), *self.model.buffers()))
+
     def _made(self, call: Call) -> _Ready | None:
-        for integers in (True, False) if self.integers else (False,):
+        self._recorded_tensors = self._tensors()
+        is_float32 = all(p.dtype == torch.float32 for p in self.model.parameters() if p.is_floating_point())
+        for integers in (True, False) if self.integers and is_float32 else (False,):
             try:
                 captured = capture(self.model.model, call)
             except NotCapturableError as reason:
@@ -160,13 +171,14 @@ class PreparedForward:
         return {site.index: by_width[id(site.holder)].max_bits for site in captured.sites}
 
     def _is_faithful(self, ready: _Ready, call: Call) -> bool:
-        if not self._agrees(ready, call, call.tensors, FAITHFUL_AT_HAND):
-            return False
+        # At fixed widths: every process, and a resumed run, comes to the same verdict.
         before = [site.width.bits for site in self.model._sites]
-        rolled = tuple(t.roll(1, 0) if t.dim() and t.numel() else t for t in call.tensors)
         try:
+            self.model.set_bits(min(max(4, info.min_bits), info.max_bits) for info in self.model.profile)
+            if not self._agrees(ready, call, call.tensors, FAITHFUL_AT_HAND):
+                return False
             self.model.set_bits(info.max_bits for info in self.model.profile)
-            return self._agrees(ready, call, rolled, FAITHFUL_AT_MOST_BITS)
+            return self._agrees(ready, call, _rolled(call.tensors), FAITHFUL_AT_MOST_BITS)
         finally:
             self.model.set_bits(before)
 
@@ -197,6 +209,11 @@ class PreparedForward:
         if text not in self.fallbacks:
             self.fallbacks.append(text)
             _logger.info(text)
+
+
+def _rolled(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    # Whole numbers may be indices into the others, and stay what they are.
+    return tuple(t.roll(1, 0) if t.dim() and t.is_floating_point() else t for t in tensors)
 
 
 def _difference(expected: Tensor, computed: Tensor) -> float:

@@ -32,6 +32,7 @@ class _Step:
         inputs: The slots among them.
         sites: Numbers of the quantizers whose widths the value depends on, itself or through others.
         dynamic: Whether an input of the program reaches it.
+        feeds_dynamic: Whether a dynamic step, or the result, takes its value.
         keep: Whether its value stays for the next call.
         last_of: Slots that nothing after this step needs.
     """
@@ -42,6 +43,7 @@ class _Step:
     inputs: tuple[int, ...]
     sites: tuple[int, ...]
     dynamic: bool
+    feeds_dynamic: bool = False
     keep: bool = False
     last_of: tuple[int, ...] = ()
 
@@ -156,9 +158,16 @@ class Program:
         outputs = {slot.number for slot in self._outputs if isinstance(slot, _Slot)}
         for number, step in self._steps.items():
             last.update(dict.fromkeys(step.inputs, number))
+            for source in step.inputs:
+                if step.dynamic and source in self._steps:
+                    self._steps[source].feeds_dynamic = True
+        for number in outputs & self._steps.keys():
+            self._steps[number].feeds_dynamic = True
         for number, step in self._steps.items():
             size = _size_bytes(nodes[number])
-            if step.dynamic and 0 < size <= memory_bytes and getattr(step.run, "worth_keeping", False):
+            # A caller may change a result in place.
+            kept = step.dynamic and number not in outputs and getattr(step.run, "worth_keeping", False)
+            if kept and 0 < size <= memory_bytes:
                 step.keep = True
                 memory_bytes -= size
         for number, by in last.items():
@@ -196,7 +205,7 @@ class Program:
         return tuple(self._bits[site] for site in step.sites)
 
     def _compute(self, number: int, step: _Step) -> None:
-        if step.dynamic:
+        if step.dynamic or not step.feeds_dynamic:
             self._values[number] = self._run(step)
         else:
             kept = self._constants.setdefault(number, {})
@@ -216,7 +225,7 @@ class Program:
 
     def _drop_unkept(self) -> None:
         for number, step in self._steps.items():
-            if step.dynamic and not step.keep:
+            if not (step.keep if step.dynamic else step.feeds_dynamic):
                 self._values[number] = None
                 self._valid[number] = False
 

@@ -77,4 +77,4 @@ def _bias(node: Any) -> Tensor | None:
 def _saved_tensors_are_intercepted() -> bool:
     # Activation checkpointing and offloading: looking at what was saved would undo them.
     hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    return hooks is not None and hooks(True) is not None
+    return hooks is None or hooks(True) is not None

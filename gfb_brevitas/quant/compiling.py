@@ -25,7 +25,9 @@ def compiler_available(device_type: str) -> bool:
         found = any(shutil.which(name) for name in ("g++", "clang++", "c++"))
         missing = "a C++ compiler (g++ or clang++)"
     else:
-        found = torch.utils._triton.has_triton()
+        from torch.utils._triton import has_triton
+
+        found = has_triton()
         missing = "Triton"
     if not found:
         _logger.warning(
@@ -72,7 +74,7 @@ class CompiledFunction:
             self._compiled = torch.compile(self._function, dynamic=True, fullgraph=True, options=options)
         try:
             return self._compiled(*arguments)
-        except torch._dynamo.exc.FailOnRecompileLimitHit:
+        except _limit_hit():
             # Enough kernels of this function for other ranks and layouts; those stay in use.
             return self._function(*arguments)
         except torch._dynamo.exc.TorchDynamoException as error:
@@ -80,6 +82,12 @@ class CompiledFunction:
             _logger.warning("%s runs uncompiled: %s", getattr(self, "__name__", "A function"), reason)
             self._compiled = self._function
             return self._function(*arguments)
+
+
+def _limit_hit() -> tuple[type[Exception], ...]:
+    # PyTorch has renamed it.
+    names = ("FailOnRecompileLimitHit", "FailOnCacheLimitHit")
+    return tuple(getattr(torch._dynamo.exc, name) for name in names if hasattr(torch._dynamo.exc, name))
 
 
 def _exact_division() -> dict[str, Any]:

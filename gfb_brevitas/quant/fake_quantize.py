@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gfb_brevitas.errors import GfbError
 from gfb_brevitas.quant import kernels
 from gfb_brevitas.quant.batchnorm_output import Affine, batchnorm_output
 from gfb_brevitas.quant.integers import IntegerFormat
@@ -96,6 +97,11 @@ class _FakeQuantize(torch.autograd.Function):
         (gradient,) = gradients
         clipping, scale_or_quantized, *kept = ctx.saved_tensors
         x = Affine(*kept) if ctx.is_affine else kept[0]
+        if ctx.in_kernels and torch.is_grad_enabled():
+            raise GfbError(
+                "Second derivatives through quantizers of large tensors are not available: call backward or "
+                "autograd.grad without create_graph=True."
+            )
         run: Any = kernels.backward if ctx.in_kernels else _backward
         to_x, to_clipping = run(gradient, x, clipping, scale_or_quantized, *ctx.setting)
         return to_x, to_clipping, None, None, None, None

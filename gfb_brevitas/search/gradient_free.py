@@ -1,4 +1,4 @@
-"""A gradient-free step: CMA-ES moves the bit widths, the weights stay.
+"""A gradient-free step: the bit widths move, the weights stay.
 
 The paper's Algorithm 1 (Bodner et al., 2022, doi:10.3390/s22249772), in [ours] detail: sample a
 generation, round to bits, evaluate on the current super-batch, tell, replace one minibatch, until the
@@ -180,8 +180,14 @@ class GradientFreeStep:
 
     def _sensitivity(self, super_batch: SuperBatch) -> SensitivityTable | None:
         batches = islice(super_batch, _SENSITIVITY_BATCHES)
-        with RandomStream(self._seed("sensitivity")).active():
-            return estimate_sensitivity(self.model, self.loss, batches, self.config.batchnorm)
+        try:
+            with RandomStream(self._seed("sensitivity")).active():
+                return estimate_sensitivity(self.model, self.loss, batches, self.config.batchnorm)
+        except (RuntimeError, TypeError) as error:
+            # A loss that cannot be differentiated, or too little memory for a backward pass.
+            reason = str(error).split("\n")[0]
+            _logger.warning("The search starts without a sensitivity estimate, which failed: %s", reason)
+            return None
 
     def _super_batch(self) -> SuperBatch:
         return SuperBatch(

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial
 
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.search.bulk_insert import adder, is_in_memory
-from gfb_brevitas.search.storages import belongs_to, new_study
+from gfb_brevitas.search.storages import RUN_ATTRIBUTE, belongs_to, new_study
 
 MOST_WAITING = 256
 """Generations that may wait for a storage that works; then the search waits for it."""
@@ -242,7 +242,10 @@ class TrialWriter:
         if name in optuna.get_all_study_names(self._storage) and belongs_to(
             self._storage, name, self._run_id
         ):
-            return optuna.load_study(study_name=name, storage=self._storage)
+            study = optuna.load_study(study_name=name, storage=self._storage)
+            if self._run_id is not None:  # the storage may have failed before it was marked
+                study.set_user_attr(RUN_ATTRIBUTE, self._run_id)
+            return study
         return new_study(self._storage, name, self._run_id)
 
     def _lose(self, name: str, trials: list[FrozenTrial], reason: str) -> None:

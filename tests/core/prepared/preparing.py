@@ -71,6 +71,13 @@ def searchable_model(model: nn.Module, inputs: Any, **settings: Any) -> Searchab
     return searchable
 
 
+def searchable_model_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> SearchableModel:
+    """Searchable and calibrated, for a model of several inputs."""
+    searchable = gfb.make_searchable(model, inputs).eval()
+    searchable.calibrate([inputs], forward=lambda batch: searchable(*batch))
+    return searchable
+
+
 def prepared(
     model: SearchableModel, *inputs: Tensor, integers: bool, batchnorm: BatchNormStatistics = "running"
 ) -> tuple[Captured, Prepared]:

@@ -16,7 +16,7 @@ import gfb_brevitas as gfb
 from gfb_brevitas.adapters.searchable import SearchableModel
 from gfb_brevitas.evaluation.modes import inference_only
 from gfb_brevitas.prepared import PreparedForward
-from tests.core.prepared.preparing import searchable_model
+from tests.core.prepared.preparing import searchable_model, searchable_model_of
 from tests.core.prepared.test_capture import Around
 
 
@@ -30,10 +30,17 @@ def ready(model: nn.Module, x: Any) -> tuple[SearchableModel, PreparedForward]:
     return searchable, PreparedForward(searchable, integers=False)
 
 
-def test_the_model_runs_through_programs_inside_the_block_only(x: Tensor) -> None:
-    model, forward = ready(Around(), x)
+def test_the_model_runs_through_programs_inside_the_block_only(
+    x: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
-    model.model.register_forward_hook(lambda *_: calls.append(1))
+
+    class Counted(Around):
+        def forward(self, x: Any, **settings: Any) -> Any:
+            calls.append(1)
+            return super().forward(x, **settings)
+
+    model, forward = ready(Counted(), x)
     with inference_only(model):
         expected = model(x)
         with forward.active():
@@ -45,6 +52,65 @@ def test_the_model_runs_through_programs_inside_the_block_only(x: Tensor) -> Non
     assert len(calls) == checked + 1
     assert forward.fallbacks == []
     assert "forward" not in vars(model)
+
+
+def test_hooks_and_attributes_are_not_lost(x: Tensor) -> None:
+    model, forward = ready(Around(), x)
+    seen = []
+    model.model.linear.register_forward_hook(lambda *_: seen.append(1))
+    with inference_only(model), forward.active():
+        model(x)
+        model(x)
+    assert len(seen) == 2 and "forward hook" in forward.fallbacks[0]
+
+    class Keeping(Around):
+        def forward(self, x: Any, **settings: Any) -> Any:
+            self.kept = x.mean()
+            return super().forward(x, **settings)
+
+    model, forward = ready(Keeping(), x)
+    with inference_only(model), forward.active():
+        for inputs in (x, x + 1):
+            model(inputs)
+            assert model.model.kept == inputs.mean()
+    assert "attribute" in forward.fallbacks[0]
+
+
+def test_whole_numbers_may_be_indices_into_other_inputs() -> None:
+    class Gather(Around):
+        def forward(self, x: Tensor, index: Tensor) -> Any:
+            return super().forward(x[index[0]] - x[:3][index[1]])
+
+    x, index = torch.randn(6, 6), torch.tensor([[5, 4, 3], [0, 1, 2]])
+    searchable = searchable_model_of(Gather(), (x, index))
+    forward = PreparedForward(searchable, integers=False)
+    with inference_only(searchable), forward.active():
+        assert torch.allclose(searchable(x, index), searchable.model(x, index), atol=1e-6)
+    assert forward.fallbacks == []
+
+
+def test_results_may_be_changed_in_place_and_inference_tensors_passed(x: Tensor) -> None:
+    model, forward = ready(nn.Sequential(Around(), nn.ReLU(), nn.Sigmoid()), x)
+    with inference_only(model), forward.active():
+        expected = model.model(x)
+        for _ in range(3):
+            assert torch.allclose(model(x), expected, atol=1e-6)
+            model(x).mul_(0)
+    with torch.inference_mode():
+        inputs = x * 1
+    with inference_only(model), forward.active():
+        assert torch.allclose(model(inputs), expected, atol=1e-6)
+
+
+def test_weights_that_were_replaced_are_seen(x: Tensor) -> None:
+    model, forward = ready(Around(), x)
+    state = {name: value * 1.5 for name, value in model.state_dict().items()}
+    with inference_only(model), forward.active():
+        model(x)
+    model.load_state_dict(state, assign=True)
+    forward.weights_changed()
+    with inference_only(model), forward.active():
+        assert torch.allclose(model(x), model.model(x), atol=1e-6)
 
 
 def test_every_signature_gets_a_program_of_its_own(x: Tensor) -> None:
