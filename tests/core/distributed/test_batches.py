@@ -58,7 +58,16 @@ def test_kinds_of_batches_stay_what_they_are() -> None:
         (),
         object(),
     ],
-    ids=str,
+    ids=[
+        "time first",
+        "scalar targets",
+        "list of names",
+        "plain number",
+        "one sample",
+        "string",
+        "empty",
+        "unknown type",
+    ],
 )
 def test_what_cannot_be_divided(batch: Any) -> None:
     assert part_of(batch, 0, 2) is None
