@@ -153,7 +153,7 @@ class GuidedStudy:
         normals = rng.standard_normal((count, self._strategy.dimension))
         points = np.array([self._coordinates.fold(self._strategy.draw(normal)) for normal in normals])
         order = [self._coordinates.names.index(c.name) for c in self._space.free]
-        return self._space.decode(points.reshape(count, self._strategy.dimension)[:, order])
+        return self._space.decode(points[:, order])
 
     def _points(self, bits: Bits) -> Vector:
         """Candidates as unbounded points; shape ``(P, free)``, in the order of the coordinates."""
