@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfb_brevitas.errors import AllocationError
+from gfb_brevitas.layer_graph import LayerGraph
 
 QuantizerKind = Literal["weight", "activation"]
 ScaleGranularity = Literal["tensor", "channel"]
@@ -124,12 +125,14 @@ class ModelProfile:
         products: All products of the forward pass.
         refused: Quantizers that are not searched.
         constant_weight_bits: Bits of quantized weights whose width is not searched.
+        layers: Every operation of the forward pass, for costs of hardware.
     """
 
     quantizers: tuple[QuantizerInfo, ...]
     products: tuple[Product, ...] = ()
     refused: tuple[RefusedQuantizer, ...] = ()
     constant_weight_bits: float = 0.0
+    layers: LayerGraph = field(default=LayerGraph(nodes=()), compare=False, repr=False)
     _columns: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

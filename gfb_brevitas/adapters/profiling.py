@@ -11,11 +11,17 @@ from torch import nn
 from gfb_brevitas.adapters.conversion import Conversion, Site
 from gfb_brevitas.adapters.eligibility import named_proxies
 from gfb_brevitas.adapters.tracing import Trace
+from gfb_brevitas.layer_graph import LayerGraph
 from gfb_brevitas.profile import ModelProfile, QuantizerInfo
 
 
 def make_profile(
-    model: nn.Module, conversion: Conversion, trace: Trace, batch_size: int, bits: tuple[int, int]
+    model: nn.Module,
+    conversion: Conversion,
+    trace: Trace,
+    layers: LayerGraph,
+    batch_size: int,
+    bits: tuple[int, int],
 ) -> ModelProfile:
     """Describe a converted model.
 
@@ -26,6 +32,7 @@ def make_profile(
         model: The converted model.
         conversion: Its searchable and refused quantizers.
         trace: What one forward pass showed.
+        layers: Its operations.
         batch_size: Samples in that pass.
         bits: Smallest and largest width of the search.
     """
@@ -49,6 +56,7 @@ def make_profile(
         products=products,
         refused=tuple(conversion.refused),
         constant_weight_bits=_unsearched_weight_bits(model, conversion.sites),
+        layers=layers,
     )
 
 

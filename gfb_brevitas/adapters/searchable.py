@@ -14,6 +14,7 @@ from torch import nn
 from gfb_brevitas.adapters.calibration import calibrate
 from gfb_brevitas.adapters.conversion import Conversion, convert
 from gfb_brevitas.adapters.freezing import frozen_copy, working_copy
+from gfb_brevitas.adapters.layer_recording import record_layers
 from gfb_brevitas.adapters.profiling import make_profile
 from gfb_brevitas.adapters.ties import trace_and_tie
 from gfb_brevitas.adapters.tracing import ExampleInputs, batch_size_of, require_module
@@ -80,7 +81,9 @@ def make_searchable(
     if not conversion.sites:
         raise NothingSearchableError(_nothing_searchable(model, conversion))
     seen = trace_and_tie(converted, example_inputs, conversion)
-    profile = make_profile(converted, conversion, seen, samples, bits)
+    names = {path: site.name for site in conversion.sites.values() for path in site.proxy_names}
+    layers = record_layers(converted, example_inputs, batch_size=samples, names=names)
+    profile = make_profile(converted, conversion, seen, layers, samples, bits)
     return SearchableModel(converted, conversion, profile, SearchSpace(profile, rules))
 
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import product
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from brevitas.quant_tensor import IntQuantTensor
@@ -161,7 +161,7 @@ def trace(
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(_hooks(model, recorder, searched, unsearched))
-            stack.enter_context(_noting_meetings(recorder))
+            stack.enter_context(noting_meetings(recorder))
             stack.enter_context(recorder)
             run(model, example_inputs)
     except (ConfigurationError, KeyboardInterrupt):
@@ -274,8 +274,8 @@ class _Recorder(TorchDispatchMode):
         return out
 
     def _pass_on(self, args: tuple[Any, ...], out: Any) -> None:
-        sources = [t for t in _tensors(args) if t.is_floating_point() and t.dim() > 0]
-        results = _tensors(out if isinstance(out, (tuple, list)) else (out,))
+        sources = [t for t in tensors_of(args) if t.is_floating_point() and t.dim() > 0]
+        results = tensors_of(out if isinstance(out, (tuple, list)) else (out,))
         moved = [t for t in results if t.is_floating_point()]
         if sources and all(t in self._marks for t in sources):
             joined = reduce(Mark.join, map(self.mark_of, sources))
@@ -296,12 +296,13 @@ def _is_private(name: str) -> bool:
     return name.rpartition(".")[2].startswith("_")
 
 
-def _tensors(values: Sequence[Any]) -> Iterator[Tensor]:
+def tensors_of(values: Sequence[Any]) -> Iterator[Tensor]:
+    """All tensors in nested tuples and lists."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, (tuple, list)):
-            yield from _tensors(value)
+            yield from tensors_of(value)
 
 
 @contextmanager
@@ -323,10 +324,20 @@ def _hooks(
             handle.remove()
 
 
+class _MeetingRecorder(Protocol):
+    def on_meeting(self, one: IntQuantTensor, other: IntQuantTensor) -> bool: ...
+
+    def on_arithmetic(self, result: Any, *operands: Any) -> None: ...
+
+
 @contextmanager
-def _noting_meetings(recorder: _Recorder) -> Iterator[None]:
-    # Brevitas compares scales and widths where quant tensors are added or concatenated. Here they may
-    # still differ: that they meet is what the trace is to find out.
+def noting_meetings(recorder: _MeetingRecorder) -> Iterator[None]:
+    """Tell ``recorder`` where quant tensors are added or concatenated.
+
+    Brevitas compares their scales and widths there. Within this ``with`` block they may differ: that they
+    meet is what a trace is to find out.
+    """
+
     def note(one: IntQuantTensor, other: IntQuantTensor) -> bool:
         return recorder.on_meeting(one, other)
 
@@ -346,7 +357,7 @@ def _noting_meetings(recorder: _Recorder) -> Iterator[None]:
                 delattr(IntQuantTensor, name)
 
 
-def _noting_arithmetic(recorder: _Recorder, method: Callable[..., Any]) -> Callable[..., Any]:
+def _noting_arithmetic(recorder: _MeetingRecorder, method: Callable[..., Any]) -> Callable[..., Any]:
     def noted(*operands: Any) -> Any:
         result = method(*operands)
         recorder.on_arithmetic(result, *operands)
