@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gfb_brevitas.constraints import Constraints
-from gfb_brevitas.distributed import shared
+from gfb_brevitas.distributed import current_world, shared
 from gfb_brevitas.evaluation.batches import Batches, LossFunction, device_of
 from gfb_brevitas.evaluation.evaluator import Evaluator, make_evaluator
 from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
@@ -168,7 +168,7 @@ class GradientFreeStep:
         return GuidedStudy(
             self.constraints,
             incumbent,
-            lambda: self._sensitivity(super_batch),
+            lambda: self._agreed_sensitivity(super_batch),
             name=self.study_name,
             seed=self._seed("surrogate"),
             step_size=self.config.step_size,
@@ -188,6 +188,16 @@ class GradientFreeStep:
             reason = str(error).split("\n")[0]
             _logger.warning("The search starts without a sensitivity estimate, which failed: %s", reason)
             return None
+
+    def _agreed_sensitivity(self, super_batch: SuperBatch) -> SensitivityTable | None:
+        """The first process's estimate: one that differs in the last bit, or fails, leads elsewhere."""
+        table = self._sensitivity(super_batch)
+        increases = b"" if table is None else table.increases.tobytes()
+        told = current_world().broadcast("sensitivity estimate", increases)
+        names = self.space.profile.names
+        if not told:
+            return None
+        return SensitivityTable(names=names, increases=np.frombuffer(told).reshape(len(names), -1))
 
     def _super_batch(self) -> SuperBatch:
         return SuperBatch(

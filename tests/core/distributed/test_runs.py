@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,28 @@ def test_native_scales_and_a_distribution_that_is_carried_over() -> None:
     require_same_result(answers[0], whole_run(**arguments))
 
 
+def without_memory_in_one_process() -> dict[str, Any]:
+    """A run in which the estimate of sensitivities fails in one process only."""
+    first = int(os.environ["RANK"]) == 0
+
+    def scarce(model: nn.Module, batch: Any) -> Tensor:
+        value = loss(model, batch)
+        if value.requires_grad and not first and not model.training:
+            raise RuntimeError("not enough memory")
+        return value
+
+    return plain(
+        run(searchable(network()), name="run", loss=scarce, search=replace(SEARCH, method="surrogate"))
+    )
+
+
+def test_all_processes_start_from_the_first_ones_sensitivities() -> None:
+    answers = in_processes(without_memory_in_one_process)
+    require_same_in_all(answers)
+    alone = whole_run(search=replace(SEARCH, method="surrogate"))
+    assert answers[0]["allocation"] == alone["allocation"]
+
+
 @pytest.mark.parametrize("first, second", [(1, 2), (2, 1)])
 def test_a_run_goes_on_with_another_number_of_processes(
     tmp_path: Path, expected: dict[str, Any], first: int, second: int
@@ -201,6 +224,7 @@ def test_a_candidate_that_fails_in_one_process_ends_the_run_in_all(tmp_path: Pat
 
 SCRIPT = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from tests.core.search.small_problem import run
 result = run(run_folder=Path(sys.argv[1]), resume=True)
