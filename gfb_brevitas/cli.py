@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import json
@@ -95,6 +96,26 @@ def show(
     for table in tables:
         console.print()
         console.print(table)
+
+
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+        "help_option_names": [],
+    },
+)
+def finn(context: typer.Context) -> None:
+    """Install FINN, estimate an exported model with it, prove that it computes the same.
+
+    The commands: gfb finn --help
+    """
+    try:
+        commands = importlib.import_module("gfb_integrations.finn.cli")
+    except GfbError as error:
+        _fail(error)
+    commands.app(args=context.args or ["--help"], prog_name="gfb finn")
 
 
 def _summary_of(folder: Path) -> Path:

@@ -1,0 +1,28 @@
+"""FINN: its own estimates of an exported model, and proof that it computes the same at every stage.
+
+FINN runs in an environment of its own, made by ``gfb finn install``; see :mod:`.environment`.
+"""
+
+from gfb_integrations._optional import require
+
+require("platformdirs", extra="finn", purpose="Working with FINN")
+
+from gfb_integrations.finn.client import FinnProcess  # noqa: E402
+from gfb_integrations.finn.environment import finn_python, install_finn  # noqa: E402
+from gfb_integrations.finn.estimate import FinnEstimate, FinnNode, estimate  # noqa: E402
+from gfb_integrations.finn.failures import FinnBuildError, FinnError  # noqa: E402
+from gfb_integrations.finn.verification import FinnVerification, StageComparison, verify  # noqa: E402
+
+__all__ = [
+    "FinnBuildError",
+    "FinnError",
+    "FinnEstimate",
+    "FinnNode",
+    "FinnProcess",
+    "FinnVerification",
+    "StageComparison",
+    "estimate",
+    "finn_python",
+    "install_finn",
+    "verify",
+]

@@ -1,0 +1,176 @@
+"""The ``gfb finn`` commands."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gfb_brevitas.errors import ConfigurationError, ExportError, GfbError
+from gfb_integrations.finn import FinnEstimate, FinnVerification, estimate, install_finn, verify
+
+app = typer.Typer(
+    name="finn",
+    help="FINN: install it, estimate an exported model, prove that every stage computes the same.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+_T = TypeVar("_T")
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL.ONNX", help="QONNX file, exported with one sample.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Board = Annotated[str, typer.Option(help="FINN's name of the board.")]
+Standalone = Annotated[
+    bool, typer.Option("--standalone-thresholds", help="Make activations layers of their own.")
+]
+
+
+@app.command("install")
+def install_command(
+    prefix: Annotated[Path | None, typer.Option(help="Folder; by default one in the user's cache.")] = None,
+) -> None:
+    """Make an environment with FINN, of its own; about 700 MB."""
+    python = _or_exit(lambda: install_finn(prefix))
+    typer.echo(str(python))
+    if prefix is not None:
+        typer.echo(f"export GFB_FINN_PYTHON={python}")
+
+
+@app.command("estimate", no_args_is_help=True)
+def estimate_command(
+    model: Model,
+    board: Board = "Pynq-Z1",
+    fps: Annotated[float | None, typer.Option(help="Samples per second that the folding is to reach.")] = None,
+    clock_mhz: Annotated[float, typer.Option(help="Clock frequency in MHz.")] = 100.0,
+    standalone_thresholds: Standalone = False,
+    folding: Annotated[Path | None, typer.Option(help="FINN's folding file.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder to keep FINN's last graph in.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run FINN up to its estimates, without Vivado: resources and cycles of every hardware layer."""
+    found = _or_exit(
+        lambda: estimate(
+            model,
+            board=board,
+            fps=fps,
+            clock_mhz=clock_mhz,
+            standalone_thresholds=standalone_thresholds,
+            folding_file=folding,
+            output=output,
+        )
+    )
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        Console().print(_estimate_table(found))
+
+
+@app.command("verify", no_args_is_help=True)
+def verify_command(
+    model: Model,
+    samples: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SAMPLES.NPZ",
+            help="Arrays `inputs` and, to compare with the model itself, `outputs`; first axis samples.",
+        ),
+    ],
+    board: Board = "Pynq-Z1",
+    standalone_thresholds: Standalone = False,
+    as_json: AsJson = False,
+) -> None:
+    """Execute the graph after every stage of FINN's flow and compare; ends with 1 where integers differ."""
+    found = _or_exit(lambda: _verify(model, samples, board, standalone_thresholds))
+    if as_json:
+        typer.echo(json.dumps(found.to_dict() | {"exact": found.exact}, indent=2))
+    else:
+        Console().print(_verification_table(found))
+    if not found.exact:
+        raise typer.Exit(1)
+
+
+def _verify(model: Path, samples: Path, board: str, standalone_thresholds: bool) -> FinnVerification:
+    try:
+        with np.load(samples, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise ExportError(f"{str(samples)!r} is not a file of NumPy arrays ({error}).") from error
+    if "inputs" not in arrays:
+        raise ConfigurationError(
+            f"{str(samples)!r} must hold an array `inputs`, and may hold `outputs`; it holds "
+            f"{', '.join(sorted(arrays)) or 'nothing'}."
+        )
+    return verify(
+        model,
+        arrays["inputs"],
+        outputs=arrays.get("outputs"),
+        board=board,
+        standalone_thresholds=standalone_thresholds,
+    )
+
+
+def _estimate_table(found: FinnEstimate) -> Table:
+    table = Table(
+        title=f"{found.board} ({found.part}), {found.clock_mhz:g} MHz: {found.fps:,.0f} samples per second, "
+        f"latency {found.latency_us:,.0f} us",
+        show_footer=True,
+    )
+    totals = [f"{found.total(name):,.0f}" for name in ("lut", "bram_18k", "uram", "dsp")]
+    for heading, footer in zip(
+        ("layer", "PE", "SIMD", "cycles", "LUT", "BRAM18", "URAM", "DSP"),
+        ("total", "", "", f"{found.max_cycles:,}", *totals),
+        strict=True,
+    ):
+        table.add_column(heading, footer=footer, justify="left" if heading == "layer" else "right")
+    for node in found.nodes:
+        folding = [str(node.attributes.get(name, "")) for name in ("PE", "SIMD")]
+        numbers = [f"{value:,.0f}" for value in (node.cycles, node.lut, node.bram_18k, node.uram, node.dsp)]
+        table.add_row(node.name, *folding, *numbers)
+    return table
+
+
+def _verification_table(found: FinnVerification) -> Table:
+    verdict = "every stage computes the same" if found.exact else "NOT the same"
+    table = Table(title=f"{found.samples} samples: {verdict}")
+    for heading in ("stage", "largest difference", "in steps", "argmax equal", "first node that differs"):
+        table.add_column(heading)
+    for stage in found.stages:
+        agreement = "" if stage.argmax_agreement is None else f"{stage.argmax_agreement:.2%}"
+        steps = "" if stage.max_diff_steps is None else str(stage.max_diff_steps)
+        node = "" if stage.node is None else f"{stage.node} ({stage.differing_values} values)"
+        table.add_row(stage.stage, f"{stage.max_abs_diff:.3g}", steps, agreement, node)
+    return table
+
+
+def load_object(reference: str) -> Any:
+    """What ``module:name`` refers to; modules of the current folder are found too.
+
+    Raises:
+        ConfigurationError: If it cannot be imported.
+    """
+    module, _, name = reference.partition(":")
+    if not module or not name:
+        raise ConfigurationError(f"Name a function as module:function; got {reference!r}.")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"{reference!r} cannot be loaded: {error}.") from error
+    finally:
+        sys.path.pop(0)
+
+
+def _or_exit(action: Callable[[], _T]) -> _T:
+    try:
+        return action()
+    except GfbError as error:
+        Console(stderr=True).print(f"Error: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None

@@ -1,0 +1,41 @@
+"""Errors of FINN's flow."""
+
+from __future__ import annotations
+
+from gfb_brevitas.errors import ExportError, GfbError
+
+_HINTS = (
+    ("ModelProto", "Give a file that export_qonnx has written."),
+    ("There is no board", ""),
+    ("one sample at a time", ""),
+    ("zero-point == 0", "FINN's activations need the zero point 0; use quantizers without one."),
+    ("rounding_mode set to", 'Truncate with trunc_quant=TruncTo8bit and float_to_int_impl_type="FLOOR".'),
+    ("cannot reshape array of size 1", "A quantized bias (Int32Bias) is only built on a last linear layer."),
+    (
+        "out_scale=1 or bipolar output needed",
+        "A 1-bit ReLU has no form that FINN builds; use 2 bits or more.",
+    ),
+    (
+        "Unsupported/unmapped layer(s)",
+        "Run `gfb finn check` on the model: it names the layer and the change.",
+    ),
+)
+
+
+class FinnError(GfbError):
+    """FINN's process could not be started, ended, or did not answer."""
+
+
+class FinnBuildError(ExportError):
+    """FINN refuses a model.
+
+    Attributes:
+        stage: The stage of its flow.
+        node: The node that it names, or ``""``.
+        reason: What it said.
+    """
+
+    def __init__(self, stage: str, node: str, reason: str) -> None:
+        self.stage, self.node, self.reason = stage, node, reason
+        hint = next((text for part, text in _HINTS if part in reason), _HINTS[-1][1])
+        super().__init__(f"FINN refuses the model at the stage {stage!r}: {reason} {hint}".rstrip())

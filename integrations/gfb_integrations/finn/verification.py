@@ -1,0 +1,208 @@
+"""Proof, on real samples, that FINN's graphs compute what the model computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gfb_brevitas.errors import ConfigurationError, EmptyDataError, ExportError
+from gfb_integrations.finn.client import FinnProcess
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_FLOAT_ROUNDING = 1e-5
+"""Largest difference that is float32 rounding, relative to the largest output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageComparison:
+    """How the graph after one stage of FINN's flow compares with the model.
+
+    Attributes:
+        stage: ``"qonnx"``, ``"finn dialect"``, ``"streamlined"``, ``"hardware layers"`` or
+            ``"minimised widths"``.
+        max_abs_diff: Largest absolute difference of the outputs.
+        max_diff_steps: The same in steps of the output, rounded to whole ones; ``None`` where it has no step.
+        argmax_agreement: Share of samples whose largest output is the same; ``None`` for other outputs.
+        node: First node that puts out other integers than the QONNX graph; ``None`` when there is none.
+        quantizer: Node of the QONNX graph that it comes closest to.
+        differing_values: Values in which these two differ.
+    """
+
+    stage: str
+    max_abs_diff: float
+    max_diff_steps: int | None
+    argmax_agreement: float | None
+    node: str | None
+    quantizer: str | None
+    differing_values: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinnVerification:
+    """How FINN's graphs compare with the model.
+
+    Attributes:
+        path: The QONNX file.
+        samples: Samples that were run.
+        output_step: Smallest step between values of the output; ``None`` where it has none.
+        exact: Whether no stage differs by more than float32 rounding.
+        stages: The comparison after every stage that FINN can execute.
+    """
+
+    path: str
+    samples: int
+    output_step: float | None
+    exact: bool
+    stages: tuple[StageComparison, ...]
+
+    @property
+    def first_difference(self) -> StageComparison | None:
+        """The first stage whose integers differ, or ``None``."""
+        return next((s for s in self.stages if _differs(s, self.output_step)), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison as plain data."""
+        return asdict(self)
+
+
+def verify(
+    path: str | Path,
+    samples: Tensor | np.ndarray[Any, Any],
+    *,
+    model: nn.Module | None = None,
+    outputs: np.ndarray[Any, Any] | None = None,
+    board: str = "Pynq-Z1",
+    standalone_thresholds: bool = False,
+    process: FinnProcess | None = None,
+    timeout_s: float | None = None,
+) -> FinnVerification:
+    """Execute the graph after every stage of FINN's flow and compare it with the model.
+
+    The stages are the QONNX graph, FINN's dialect, the streamlined graph, the hardware layers, and these with
+    minimised widths. FINN's hardware layers are executed in Python; synthesis is not part of it.
+
+    Example:
+        >>> found = verify("model.onnx", images, model=model)  # doctest: +SKIP
+        >>> found.exact  # doctest: +SKIP
+        True
+
+    Args:
+        path: QONNX file, exported with one sample.
+        samples: Inputs, shape ``(samples, ...)``.
+        model: The model that was exported, to compare with.
+        outputs: What the model puts out, instead of the model. Without both, every stage is compared with the
+            QONNX graph.
+        board: Board of the build.
+        standalone_thresholds: Whether activations become layers of their own.
+        process: A process to use; by default one is started for this call.
+        timeout_s: Longest time for FINN, in seconds.
+
+    Raises:
+        MissingExtraError: If there is no FINN.
+        FinnBuildError: If FINN refuses the model; names the stage and the layer.
+        FinnError: If FINN's process fails.
+        ExportError: If there is no such file.
+        ConfigurationError: If both ``model`` and ``outputs`` are given, or shapes do not fit.
+        EmptyDataError: If there are no samples.
+    """
+    source = Path(path).absolute()
+    if not source.is_file():
+        raise ExportError(f"There is no file {str(path)!r}. Give a QONNX file.")
+    inputs = np.asarray(samples, dtype=np.float32)
+    if not len(inputs):
+        raise EmptyDataError("There are no samples to verify the graph on; give at least one.")
+    settings = {
+        "board": board,
+        "fps": None,
+        "clock_mhz": 100.0,
+        "standalone_thresholds": standalone_thresholds,
+        "folding_file": None,
+    }
+    with (
+        TemporaryDirectory() as folder,
+        nullcontext(process) if process is not None else FinnProcess() as used,
+    ):
+        file = Path(folder) / "samples.npz"
+        expected = _expected(inputs, model, outputs)
+        arrays: dict[str, Any] = {"inputs": inputs} | ({} if expected is None else {"outputs": expected})
+        np.savez(file, **arrays)
+        result = used.call(
+            *("verify",),
+            model=str(source),
+            samples=str(file),
+            output=folder,
+            settings=settings,
+            timeout_s=timeout_s,
+        )
+    return _verification(source, len(inputs), result, expected)
+
+
+def _expected(
+    inputs: np.ndarray[Any, Any], model: nn.Module | None, outputs: np.ndarray[Any, Any] | None
+) -> np.ndarray[Any, Any] | None:
+    if model is not None and outputs is not None:
+        raise ConfigurationError("Give the model or what it puts out, not both.")
+    if model is not None:
+        outputs = _run(model, inputs)
+    if outputs is None:
+        return None
+    found = np.asarray(outputs)
+    if len(found) != len(inputs):
+        raise ConfigurationError(
+            f"There must be as many outputs as samples; got {len(found)} and {len(inputs)}."
+        )
+    return found
+
+
+def _run(model: nn.Module, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    import torch
+
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            device = next((p.device for p in model.parameters()), torch.device("cpu"))
+            found = model(torch.from_numpy(inputs).to(device))
+    finally:
+        for module, training in flags:
+            module.training = training
+    value: np.ndarray[Any, Any] = getattr(found, "value", found).cpu().numpy()
+    return value
+
+
+def _verification(
+    source: Path, count: int, result: Mapping[str, Any], expected: np.ndarray[Any, Any] | None
+) -> FinnVerification:
+    step = _output_step(source)
+    largest = 1.0 if expected is None else max(float(np.abs(expected).max()), 1e-30)
+    stages = tuple(
+        StageComparison(**entry, max_diff_steps=None if step is None else round(entry["max_abs_diff"] / step))
+        for entry in result["stages"]
+    )
+    exact = all(s.max_abs_diff <= _FLOAT_ROUNDING * largest and not _differs(s, step) for s in stages)
+    return FinnVerification(path=str(source), samples=count, output_step=step, exact=exact, stages=stages)
+
+
+def _differs(stage: StageComparison, step: float | None) -> bool:
+    return bool(stage.max_diff_steps) or (step is None and stage.node is not None)
+
+
+def _output_step(source: Path) -> float | None:
+    """The step of the file's output, where QONNX is installed here to read it."""
+    from qonnx.core.modelwrapper import ModelWrapper
+    from qonnx.util.cleanup import cleanup_model
+
+    from gfb_integrations.qonnx._execution import ExecutableGraph
+    from gfb_integrations.qonnx._output_step import output_step
+
+    graph = ExecutableGraph(cleanup_model(ModelWrapper(str(source))))
+    step, _ = output_step(graph, graph.outputs[0])
+    return step

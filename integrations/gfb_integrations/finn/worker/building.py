@@ -1,0 +1,45 @@
+"""FINN's estimates of a model."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from finn.analysis.fpgadataflow.dataflow_performance import dataflow_performance
+from finn.analysis.fpgadataflow.exp_cycles_per_layer import exp_cycles_per_layer
+from finn.analysis.fpgadataflow.res_estimation import res_estimation
+from finn.transformation.fpgadataflow.annotate_cycles import AnnotateCycles
+
+from .describing import describe_nodes
+from .failures import failing_as
+from .stages import make_config, run_stages
+
+
+def estimate(model: str, output: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Run the flow up to estimates.
+
+    Args:
+        model: Path of a QONNX file.
+        output: Folder for what FINN writes; the last graph is saved there as ``model.onnx``.
+        settings: See :func:`~.stages.make_config`.
+
+    Returns:
+        ``part``, ``nodes`` (see :func:`~.describing.describe_nodes`), ``critical_path_cycles``,
+        ``max_cycles`` and ``graph``, the path of the last graph.
+    """
+    configuration = make_config(output, settings)
+    *_, (_, last) = run_stages(model, configuration)
+    with failing_as("estimates"):
+        part = configuration._resolve_fpga_part()
+        cycles = last.analysis(exp_cycles_per_layer)
+        resources = last.analysis(partial(res_estimation, fpgapart=part))
+        performance = last.transform(AnnotateCycles()).analysis(dataflow_performance)
+    graph = f"{output}/model.onnx"
+    last.save(graph)
+    return {
+        "part": part,
+        "nodes": describe_nodes(last, cycles, resources),
+        "critical_path_cycles": int(performance["critical_path_cycles"]),
+        "max_cycles": int(performance["max_cycles"]),
+        "graph": graph,
+    }

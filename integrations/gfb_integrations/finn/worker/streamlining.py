@@ -1,0 +1,80 @@
+"""Streamlining that residual networks and plain ones get through.
+
+FINN's default step stops at a fork: scales stay on both branches and the layers behind cannot be mapped.
+Moving them past forks and additions of equal scales, until nothing moves any more, is what its own ResNet
+examples do; see ``builder/custom_step_library/resnet.py`` of finn-plus 1.6.1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finn.transformation.streamline import Streamline, absorb, reorder
+from finn.transformation.streamline.round_thresholds import RoundAndClipThresholds
+from qonnx.transformation.bipolar_to_xnor import ConvertBipolarMatMulToXnorPopcount
+from qonnx.transformation.general import GiveReadableTensorNames, GiveUniqueNodeNames, RemoveUnusedTensors
+from qonnx.transformation.infer_data_layouts import InferDataLayouts
+from qonnx.transformation.infer_datatypes import InferDataTypes
+from qonnx.transformation.lower_convs_to_matmul import LowerConvsToMatMul
+
+_LARGEST_NUMBER_OF_PASSES = 50
+
+
+def streamline(model: Any, configuration: Any) -> Any:  # noqa: ARG001 - FINN's signature of a build step
+    """Collect scales in front of thresholds and behind the network, and bring the layout to channels last."""
+    model = model.transform(absorb.AbsorbScalarBiasIntoMultiThreshold())
+    model = _scales_past_forks(model)
+    if model.get_nodes_by_op_type("Conv"):
+        model = _channels_last(model)
+    model = model.transform(ConvertBipolarMatMulToXnorPopcount())
+    model = _scales_past_forks(model)
+    for transformation in (
+        absorb.AbsorbScalarMulAddIntoTopK(),
+        RoundAndClipThresholds(),
+        InferDataTypes(),
+        InferDataLayouts(),
+        RemoveUnusedTensors(),
+    ):
+        model = model.transform(transformation)
+    return model
+
+
+def _scales_past_forks(model: Any) -> Any:
+    """Streamline, and move what stands before a fork or an addition behind it, to a fixed point."""
+    for _ in range(_LARGEST_NUMBER_OF_PASSES):
+        before = _shape_of_graph(model)
+        model = model.transform(Streamline())
+        model = model.transform(reorder.MoveLinearPastFork())
+        model = model.transform(reorder.MoveLinearPastEltwiseAdd())
+        model = model.transform(InferDataTypes())
+        if _shape_of_graph(model) == before:
+            break
+    return model
+
+
+def _channels_last(model: Any) -> Any:
+    """Make convolutions matrix products, and absorb the transpositions that come with that."""
+    model = model.transform(LowerConvsToMatMul())
+    for _ in range(_LARGEST_NUMBER_OF_PASSES):
+        before = _shape_of_graph(model)
+        for transformation in (
+            reorder.MakeMaxPoolNHWC(),
+            absorb.AbsorbTransposeIntoMultiThreshold(),
+            reorder.MoveTransposePastFork(),
+            reorder.MoveTransposePastJoinAdd(),
+            reorder.MakeScaleResizeNHWC(),
+            absorb.AbsorbConsecutiveTransposes(),
+            absorb.AbsorbTransposeIntoFlatten(),
+            GiveUniqueNodeNames(),
+            GiveReadableTensorNames(),
+            InferDataTypes(),
+            InferDataLayouts(),
+        ):
+            model = model.transform(transformation)
+        if _shape_of_graph(model) == before:
+            break
+    return model
+
+
+def _shape_of_graph(model: Any) -> tuple[str, ...]:
+    return tuple(node.op_type for node in model.graph.node)
