@@ -15,6 +15,7 @@ Example:
 
 from importlib.metadata import version
 
+from gfb_brevitas import dataflow
 from gfb_brevitas.adapters import SearchableModel, apply_allocation, make_searchable, quantize_float_model
 from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.constraints import Budget, Constraints, paper_budgets
@@ -80,6 +81,7 @@ __all__ = [
     "UntraceableModelError",
     "__version__",
     "apply_allocation",
+    "dataflow",
     "fit",
     "load_best",
     "make_searchable",

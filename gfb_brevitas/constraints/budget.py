@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from numbers import Real
+from typing import Literal
 
 import numpy as np
 
@@ -67,6 +68,49 @@ class Budget:
             )
         if self.uniform_bits is not None:
             self._require_widths(self.uniform_bits)
+
+    @staticmethod
+    def board(
+        board: str,
+        *,
+        fps: float | None = None,
+        clock_mhz: float = 100.0,
+        utilisation: float = 0.7,
+        latency_us: float | None = None,
+        standalone_thresholds: bool = False,
+        folding: Literal["cheapest", "finn", "none"] = "cheapest",
+        rho: float = 20.0,
+    ) -> tuple[Budget, ...]:
+        """What a board and a frame rate allow: one budget per resource, for the frame rate and the latency.
+
+        Example:
+            >>> [budget.name for budget in Budget.board("Pynq-Z1", fps=30_000)]
+            ['lut', 'bram_18k', 'uram', 'dsp', 'cycles']
+
+        Args:
+            board: Name of the board, e.g. ``"Pynq-Z1"``; see :data:`gfb_brevitas.hardware.boards.BOARDS`.
+            fps: Samples per second to reach.
+            clock_mhz: Clock frequency.
+            utilisation: Share of each resource that may be used.
+            latency_us: Longest latency in microseconds.
+            standalone_thresholds: Whether activations become layers of their own, see
+                :class:`~gfb_brevitas.dataflow.Target`.
+            folding: How the parallelism of the layers is chosen, see :class:`~gfb_brevitas.dataflow.Target`.
+            rho: Penalty weight of each budget.
+
+        Raises:
+            ConfigurationError: If there is no such board, or a number is not valid.
+        """
+        from gfb_brevitas.dataflow import Target, board_budgets  # they are made of budgets
+
+        target = Target(
+            board=board,
+            fps=fps,
+            clock_mhz=clock_mhz,
+            standalone_thresholds=standalone_thresholds,
+            folding=folding,
+        )
+        return board_budgets(target, utilisation=utilisation, latency_us=latency_us, rho=rho)
 
     def _require_positive(self, setting: str, value: float | None) -> None:
         if value is not None and not (isinstance(value, Real) and 0 < value < math.inf):

@@ -223,7 +223,9 @@ class Constraints:
             return
         smallest = self._smallest
         reachable = (self._share_over(smallest.values) <= 0).tolist()
-        message = explain(smallest, self._anchor, self.budgets, self._limits, reachable, self.space)
+        message = explain(
+            smallest, self._anchor, self.budgets, self._limits, reachable, self.space, self._groups
+        )
         raise InfeasibleBudgetError(message)
 
     def repair(self, bits: ArrayLike) -> Bits:

@@ -10,6 +10,7 @@ import numpy as np
 from gfb_brevitas.constraints.budget import Budget
 from gfb_brevitas.constraints.descent import smallest_found
 from gfb_brevitas.constraints.groups import GroupScore, WidthGroups
+from gfb_brevitas.costs.searched_profile import searched_profile
 from gfb_brevitas.space import Bits, SearchSpace, Vector
 
 _SHOWN = 12
@@ -71,6 +72,7 @@ def explain(
     limits: Vector,
     reachable: Sequence[bool],
     space: SearchSpace,
+    groups: WidthGroups,
 ) -> str:
     """Why budgets cannot be met: per budget the limit and the smallest reachable cost.
 
@@ -81,6 +83,7 @@ def explain(
         limits: Their limits, shape ``(budgets,)``.
         reachable: Whether each can be met alone.
         space: The search space, for names.
+        groups: Its coordinates.
     """
     if all(reachable):
         first = (
@@ -95,6 +98,7 @@ def explain(
         _line(
             budget, float(limits[j]), float(smallest.values[j]), _widths(smallest.at[j], space), reachable[j]
         )
+        + ("" if reachable[j] else _largest_part(budget, groups.expand(smallest.at[j]), space))
         for j, budget in enumerate(budgets)
     ]
     advice = "Raise the budgets that are too small, or allow smaller widths."
@@ -112,6 +116,16 @@ def _line(budget: Budget, limit: float, smallest: float, widths: str, reachable:
         f"- {budget.name}{'' if reachable else ' CANNOT BE MET'}: must be at most {limit:.10g} {unit} "
         f"({budget.describe()}); {found}: {smallest:.10g} {unit}, at {widths}."
     )
+
+
+def _largest_part(budget: Budget, bits: Bits, space: SearchSpace) -> str:
+    """The layer that takes most, for a cost that can tell."""
+    parts_of = getattr(budget.cost, "parts", None)
+    if parts_of is None:
+        return ""
+    parts: dict[str, float] = parts_of(searched_profile(space), bits)
+    name = max(parts, key=lambda layer: parts[layer])
+    return f" The most of it: {parts[name]:.10g} {budget.cost.unit} in {name!r}."
 
 
 def _widths(groups: Bits, space: SearchSpace) -> str:

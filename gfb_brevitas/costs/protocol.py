@@ -16,7 +16,9 @@ BoundCost = Callable[[Bits], Vector]
 class Cost(Protocol):
     """A number that a bit allocation costs.
 
-    Any class with these four members is a cost; no base class is needed.
+    Any class with these four members is a cost; no base class is needed. One that also has
+    ``parts(profile, bits)``, what each layer takes of the cost for one allocation of shape
+    ``(quantizers,)``, has the largest one named where a budget cannot be met.
 
     Example:
         >>> @dataclass(frozen=True, kw_only=True)  # doctest: +SKIP

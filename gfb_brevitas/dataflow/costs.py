@@ -1,0 +1,195 @@
+"""FPGA resources, clock cycles and latency as costs of a search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, get_args
+
+import numpy as np
+from torch.utils.weak import WeakIdKeyDictionary
+
+from gfb_brevitas.costs.protocol import BoundCost
+from gfb_brevitas.costs.registry import register_cost
+from gfb_brevitas.dataflow.accelerator import Accelerator, PopulationCost, Target
+from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.profile import ModelProfile
+from gfb_brevitas.space import Bits, Vector
+
+Resource = Literal["lut", "bram_18k", "uram", "dsp"]
+_RESOURCES: tuple[Resource, ...] = get_args(Resource)
+_UNITS = {"lut": "LUTs", "bram_18k": "BRAM18s", "uram": "URAMs", "dsp": "DSPs"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AcceleratorCost:
+    """A number of the network as FINN builds it.
+
+    Args:
+        target: Board, frame rate and clock.
+    """
+
+    target: Target
+    monotone: ClassVar[bool] = False
+
+    def bind(self, profile: ModelProfile) -> BoundCost:
+        """The cost of a model; see :class:`~gfb_brevitas.costs.protocol.Cost`.
+
+        Costs of one model and target share their work.
+
+        Raises:
+            ConfigurationError: If FINN has no hardware layer for something that the model does.
+        """
+        shared = _shared(profile, self.target)
+        return lambda bits: self._value(shared.cost(bits))
+
+    def parts(self, profile: ModelProfile, bits: Bits) -> dict[str, float]:
+        """What each layer of the model takes of the cost, for one allocation of shape ``(quantizers,)``."""
+        shared = _shared(profile, self.target)
+        totals: dict[str, float] = {}
+        names = [layer.name for layer in self._layers(shared.accelerator)]
+        for name, value in zip(names, self._per_layer(shared.cost(bits[None])), strict=True):
+            totals[name] = self._join(totals.get(name, 0.0), float(value))
+        return totals
+
+    def _value(self, cost: PopulationCost) -> Vector:
+        raise NotImplementedError
+
+    def _per_layer(self, cost: PopulationCost) -> Vector:
+        """Values of the first candidate for :meth:`_layers`."""
+        return cost.layer_cycles[0]
+
+    def _layers(self, accelerator: Accelerator) -> list[object]:
+        return list(accelerator.graph)
+
+    def _join(self, one: float, other: float) -> float:
+        return max(one, other)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FpgaResource(_AcceleratorCost):
+    """Look-up tables, block RAMs, UltraRAMs or DSP slices of the whole network.
+
+    Computed from bit widths alone by FINN's formulas (:mod:`gfb_brevitas.hardware`); FIFOs and data width
+    converters, which FINN adds later, are not in its estimates and not in these.
+
+    Example:
+        >>> cost = FpgaResource(resource="lut", target=Target(board="Pynq-Z1", fps=30_000))
+        >>> cost.name, cost.unit
+        ('lut', 'LUTs')
+
+    Args:
+        target: Board, frame rate and clock.
+        resource: ``"lut"``, ``"bram_18k"``, ``"uram"`` or ``"dsp"``.
+
+    Raises:
+        ConfigurationError: If there is no such resource.
+    """
+
+    resource: Resource
+
+    def __post_init__(self) -> None:
+        if self.resource not in _RESOURCES:
+            raise ConfigurationError(
+                f"`resource` must be one of {', '.join(_RESOURCES)}; got {self.resource!r}."
+            )
+
+    @property
+    def name(self) -> str:
+        """The resource."""
+        return self.resource
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return _UNITS[self.resource]
+
+    def _value(self, cost: PopulationCost) -> Vector:
+        value: Vector = getattr(cost.resources, self.resource)
+        return value
+
+    def _per_layer(self, cost: PopulationCost) -> Vector:
+        column: Vector = cost.layer_resources[0, :, _RESOURCES.index(self.resource)]
+        return column
+
+    def _layers(self, accelerator: Accelerator) -> list[object]:
+        return [unit.layer for unit in accelerator.units]
+
+    def _join(self, one: float, other: float) -> float:
+        return one + other
+
+
+@dataclass(frozen=True, kw_only=True)
+class FpgaCycles(_AcceleratorCost):
+    """Clock cycles per sample of the slowest layer: the clock frequency over it is the frame rate.
+
+    Args:
+        target: Board, frame rate and clock.
+        name: Name in reports.
+    """
+
+    name: str = "cycles"
+    unit: ClassVar[str] = "cycles"
+
+    def _value(self, cost: PopulationCost) -> Vector:
+        return cost.cycles
+
+
+@dataclass(frozen=True, kw_only=True)
+class FpgaLatency(_AcceleratorCost):
+    """Time that one sample takes through the empty network, in microseconds.
+
+    The sum of the layers' cycles along the longest path, as FINN reports it; an upper bound, since layers
+    overlap.
+
+    Args:
+        target: Board, frame rate and clock.
+        name: Name in reports.
+    """
+
+    name: str = "latency"
+    unit: ClassVar[str] = "us"
+
+    def _value(self, cost: PopulationCost) -> Vector:
+        latency: Vector = cost.latency_cycles / self.target.clock_mhz
+        return latency
+
+
+@dataclass(eq=False)
+class _Shared:
+    """An accelerator that remembers the last population."""
+
+    accelerator: Accelerator
+    _last: tuple[Bits, PopulationCost] | None = field(default=None, init=False)
+
+    def cost(self, bits: Bits) -> PopulationCost:
+        last = self._last
+        if last is None or not np.array_equal(last[0], bits):
+            last = self._last = (np.array(bits), self.accelerator.cost(bits))
+        return last[1]
+
+
+_accelerators: WeakIdKeyDictionary = WeakIdKeyDictionary()  # profile -> target -> _Shared
+
+
+def _shared(profile: ModelProfile, target: Target) -> _Shared:
+    by_target: dict[Target, _Shared] = _accelerators.setdefault(profile, {})
+    if target not in by_target:
+        by_target[target] = _Shared(Accelerator.of(profile, target))
+    return by_target[target]
+
+
+def _resource_from_options(*, resource: Resource, **target: object) -> FpgaResource:
+    return FpgaResource(resource=resource, target=Target(**target))  # type: ignore[arg-type]
+
+
+def _cycles_from_options(**target: object) -> FpgaCycles:
+    return FpgaCycles(target=Target(**target))  # type: ignore[arg-type]
+
+
+def _latency_from_options(**target: object) -> FpgaLatency:
+    return FpgaLatency(target=Target(**target))  # type: ignore[arg-type]
+
+
+register_cost("fpga_resource", _resource_from_options)
+register_cost("fpga_cycles", _cycles_from_options)
+register_cost("fpga_latency", _latency_from_options)
