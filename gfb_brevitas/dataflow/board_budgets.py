@@ -44,7 +44,7 @@ def board_budgets(
     budgets = [
         Budget(
             cost=FpgaResource(resource=resource, target=target),
-            limit=math.floor(count * utilisation) or _NONE,
+            limit=float(math.floor(count * utilisation)) or _NONE,
             rho=rho,
         )
         for resource, count in there.items()

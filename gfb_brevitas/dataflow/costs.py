@@ -11,6 +11,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from gfb_brevitas.costs.protocol import BoundCost
 from gfb_brevitas.costs.registry import register_cost
 from gfb_brevitas.dataflow.accelerator import Accelerator, PopulationCost, Target
+from gfb_brevitas.dataflow.graph import HardwareLayer
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.profile import ModelProfile
 from gfb_brevitas.space import Bits, Vector
@@ -56,9 +57,10 @@ class _AcceleratorCost:
 
     def _per_layer(self, cost: PopulationCost) -> Vector:
         """Values of the first candidate for :meth:`_layers`."""
-        return cost.layer_cycles[0]
+        cycles: Vector = cost.layer_cycles[0]
+        return cycles
 
-    def _layers(self, accelerator: Accelerator) -> list[object]:
+    def _layers(self, accelerator: Accelerator) -> list[HardwareLayer]:
         return list(accelerator.graph)
 
     def _join(self, one: float, other: float) -> float:
@@ -111,7 +113,7 @@ class FpgaResource(_AcceleratorCost):
         column: Vector = cost.layer_resources[0, :, _RESOURCES.index(self.resource)]
         return column
 
-    def _layers(self, accelerator: Accelerator) -> list[object]:
+    def _layers(self, accelerator: Accelerator) -> list[HardwareLayer]:
         return [unit.layer for unit in accelerator.units]
 
     def _join(self, one: float, other: float) -> float:
