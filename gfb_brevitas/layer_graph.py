@@ -53,7 +53,7 @@ class LayerNode:
     - ``add``, ``mul``: ``constant`` (whether the other operand is not computed from the input).
     - ``concat``: ``dim``.
     - ``pad``: ``padding`` (amounts, last dimension first) and ``value``.
-    - ``reshape``, ``other``: ``target``, the ATen operator.
+    - ``reshape``, ``other``: ``target``, the ATen operator; ``"aten.flatten"`` for all ways to flatten.
 
     Attributes:
         name: Unique name; that of its module where a module runs one such operation once.

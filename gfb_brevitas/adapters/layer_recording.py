@@ -14,6 +14,7 @@ import torch
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -66,6 +67,7 @@ def record_layers(
             stack.enter_context(_hooks(model, recorder))
             stack.enter_context(noting_meetings(recorder))
             recorder.note_inputs(example_inputs)
+            stack.enter_context(_NotingFlatten(recorder))
             stack.enter_context(recorder)
             recorder.note_outputs(run(model, example_inputs))
     except (ConfigurationError, KeyboardInterrupt):
@@ -82,6 +84,25 @@ def record_layers(
     return LayerGraph(nodes=tuple(recorder.nodes))
 
 
+class _NotingFlatten(TorchFunctionMode):
+    """Tells a recorder where values are flattened, of which only a view is left below."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func not in (torch.flatten, Tensor.flatten):
+            return func(*args, **(kwargs or {}))
+        self._recorder.flattens = True
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self._recorder.flattens = False
+
+
 class _Recorder(TorchDispatchMode):
     """Notes operators; values computed from the input carry the name of the node that made them."""
 
@@ -90,6 +111,7 @@ class _Recorder(TorchDispatchMode):
         self.nodes: list[LayerNode] = []
         self.modules: list[str] = [""]
         self.within_quantizer = 0
+        self.flattens = False
         self.batch_size = batch_size
         self._names = names
         self._taken: dict[str, int] = {}
@@ -155,6 +177,8 @@ class _Recorder(TorchDispatchMode):
             op, attributes = layer_operations.describe(
                 operator, args, kwargs, results[0], lambda t: t in self._nodes_of, self._parameters.get
             )
+            if op == "reshape" and self.flattens:
+                attributes["target"] = "aten.flatten"
             if op == "linear":
                 attributes["vectors"] = results[0].numel() // results[0].shape[-1] // self.batch_size
             name = self.add(op, sources, results[0], attributes)

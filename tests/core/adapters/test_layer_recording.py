@@ -204,3 +204,13 @@ def test_a_failing_forward_pass_is_told_with_its_cause() -> None:
         record_layers(Residual(), torch.randn(3, 2, 8, 8))
     with pytest.raises(ConfigurationError, match="must be an instance"):
         record_layers(Residual, torch.randn(1))  # type: ignore[arg-type]
+
+
+def test_flattening_is_told_from_other_reshapes() -> None:
+    class Shapes(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.flatten(x, 1).view(-1, 3, 4)
+            return nn.Flatten()(x.flatten(1).reshape(-1, 2, 6))
+
+    targets = [n.attributes["target"] for n in record_layers(Shapes(), torch.randn(2, 3, 2, 2)).of("reshape")]
+    assert targets == ["aten.flatten", "aten.view", "aten.flatten", "aten.view", "aten.flatten"]
