@@ -10,10 +10,12 @@ ARGS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+FINN := .venv-finn/bin/python
 BENCHMARKS := $(sort $(wildcard tests/benchmarks/bench_*.py))
 
 # Small networks gain nothing from a second thread, and lose much when something else wants the core.
 demo test unit bench: export OMP_NUM_THREADS ?= 1
+unit bench: export GFB_FINN_PYTHON ?= $(abspath $(FINN))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint types unit format bench tables clean
@@ -30,6 +32,10 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[dev]'
 	@touch $@
 
+$(FINN): integrations/gfb_integrations/finn/requirements.txt | $(INSTALLED)
+	rm -rf .venv-finn
+	$(BIN)/gfb finn install --prefix .venv-finn
+
 demo: $(INSTALLED)  ## search bit widths for a small network on handwritten digits, from scratch
 	rm -rf runs/demo
 	$(BIN)/gfb run examples/digits --run-folder runs/demo $(ARGS)
@@ -43,14 +49,14 @@ lint: $(INSTALLED)  ## ruff: lint and formatting
 types: $(INSTALLED)  ## mypy, strict, on both packages
 	$(BIN)/mypy
 
-unit: $(INSTALLED)  ## pytest; every warning is an error
+unit: $(INSTALLED) $(FINN)  ## pytest; every warning is an error
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 format: $(INSTALLED)  ## apply what ruff can repair
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED)  ## run the benchmarks; results go to bench/NAME.json
+bench: $(INSTALLED) $(FINN)  ## run the benchmarks; results go to bench/NAME.json
 	@mkdir -p bench
 	@set -e; for file in $(BENCHMARKS); do \
 	    name=$$(basename "$$file" .py); name=$${name#bench_}; \

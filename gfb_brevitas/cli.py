@@ -107,7 +107,7 @@ def show(
     },
 )
 def finn(context: typer.Context) -> None:
-    """Install FINN, estimate an exported model with it, prove that it computes the same.
+    """FINN: what it builds, its own estimates, and proof that every stage computes the same.
 
     The commands: gfb finn --help
     """

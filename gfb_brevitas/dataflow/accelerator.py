@@ -14,7 +14,16 @@ from gfb_brevitas.dataflow.cheapest_folding import cheapest_folding
 from gfb_brevitas.dataflow.finn_folding import finn_folding
 from gfb_brevitas.dataflow.from_layers import hardware_graph
 from gfb_brevitas.dataflow.graph import HardwareGraph
-from gfb_brevitas.dataflow.tables import RESOURCES, Choice, UnitTable, columns_of
+from gfb_brevitas.dataflow.tables import (
+    CYCLES,
+    PARALLEL_WINDOW,
+    PE,
+    RESOURCES,
+    SIMD,
+    WINDOW_CYCLES,
+    Choice,
+    CostTables,
+)
 from gfb_brevitas.dataflow.units import Unit, units_of
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.hardware.boards import Board, board
@@ -82,6 +91,7 @@ class PopulationCost:
         layer_cycles: Clock cycles per sample of each layer, ``(P, layers)``.
         pe: PE of each layer, ``(P, layers)``; 1 where it has none.
         simd: SIMD of each layer, ``(P, layers)``; 1 where it has none.
+        parallel_window: 1 where a sliding window gives out whole windows, else 0, ``(P, layers)``.
         latency_cycles: Clock cycles of one sample through the empty network, ``(P,)``: the sum along the
             longest path, as FINN reports it; an upper bound, since layers overlap.
     """
@@ -91,6 +101,7 @@ class PopulationCost:
     layer_cycles: FloatArray
     pe: FloatArray
     simd: FloatArray
+    parallel_window: FloatArray
     latency_cycles: Vector
 
     @property
@@ -116,20 +127,21 @@ class Accelerator:
     Attributes:
         graph: The hardware layers.
         target: The board and the frame rate.
+        fewest_bits: Smallest width of each quantizer, ``(quantizers,)``.
+        most_bits: Largest width of each quantizer, ``(quantizers,)``.
     """
 
     graph: HardwareGraph
     target: Target
+    fewest_bits: NDArray[np.int64]
     most_bits: NDArray[np.int64]
-    _tables: dict[int | None, list[UnitTable]] = field(default_factory=dict, init=False, repr=False)
+    _tables: dict[int | None, CostTables] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.units: tuple[Unit, ...] = units_of(self.graph)
-        columns = columns_of(self.graph)
-        self._columns = [
-            np.unique(np.concatenate([columns[position] for position in unit.positions]))
-            for unit in self.units
-        ]
+        self._own = np.array([unit.position for unit in self.units], dtype=np.int64)
+        self._windowed = np.array([unit.window is not None for unit in self.units])
+        self._windows = np.array([unit.window_position for unit in self.units])[self._windowed]
 
     @classmethod
     def of(cls, profile: ModelProfile, target: Target) -> Accelerator:
@@ -143,68 +155,61 @@ class Accelerator:
                 "The profile holds no layers to build hardware from. Use that of make_searchable."
             )
         graph = hardware_graph(profile, standalone_thresholds=target.standalone_thresholds)
-        return cls(graph, target, np.array([info.max_bits for info in profile], dtype=np.int64))
+        fewest, most = ([getattr(info, name) for info in profile] for name in ("min_bits", "max_bits"))
+        return cls(graph, target, np.array(fewest, dtype=np.int64), np.array(most, dtype=np.int64))
 
     def cost(self, bits: Bits) -> PopulationCost:
         """Costs of candidates: bits ``(P, quantizers)``.
 
-        FINN's folding is chosen twice where a layer misses the frame rate: the second time for what the
-        slowest layer reaches, so that the others are not faster than that.
+        The folding is chosen twice where a layer misses the frame rate: the second time for what the slowest
+        layer reaches, since the others need not be faster than that. FINN: ``set_folding.py``,
+        two_pass_relaxation.
         """
         bits = np.asarray(bits, dtype=np.int64)
         wanted = self.target.target_cycles
-        found = self._rows(bits, wanted)
-        if self.target.folding == "finn" and wanted is not None:
-            slowest = self._layer_values(found, "cycles").max(axis=1)
+        found = self._tables_for(wanted).look_up(bits)
+        if wanted is not None and self.target.folding != "none":
+            slowest = found[..., (WINDOW_CYCLES, CYCLES)].max(axis=(1, 2))
             for missed in np.unique(slowest[slowest > wanted]):
                 again = slowest == missed
-                for own, other in zip(found, self._rows(bits[again], int(missed)), strict=True):
-                    own[again] = other
+                found[again] = self._tables_for(int(missed)).look_up(bits[again])
         return self._population_cost(found)
 
-    def _rows(self, bits: Bits, target_cycles: int | None) -> list[FloatArray]:
-        tables = self._tables.get(target_cycles)
-        if tables is None:
-            tables = self._tables[target_cycles] = self._make_tables(target_cycles)
-        kept: list[list[Widths]] = []
+    def _tables_for(self, target_cycles: int | None) -> CostTables:
+        if target_cycles not in self._tables:
+            parts = self.target.parts
+            choice: Choice = partial(
+                _choose, rule=self.target.folding, target_cycles=target_cycles, parts=parts
+            )
+            self._tables[target_cycles] = CostTables(
+                self.graph, self.units, self.fewest_bits, self.most_bits, choice, parts.dsp_block
+            )
+        return self._tables[target_cycles]
 
-        def widths() -> list[Widths]:
-            if not kept:
-                kept.append(self.graph.widths(bits))
-            return kept[0]
-
-        return [table.look_up(bits, widths) for table in tables]
-
-    def _make_tables(self, target_cycles: int | None) -> list[UnitTable]:
-        parts = self.target.parts
-        choice: Choice = partial(_choose, rule=self.target.folding, target_cycles=target_cycles, parts=parts)
-        return [
-            UnitTable(self.graph, unit, columns, self.most_bits[columns], choice, parts.dsp_block)
-            for unit, columns in zip(self.units, self._columns, strict=True)
-        ]
-
-    def _layer_values(self, found: list[FloatArray], what: Literal["cycles", "pe", "simd"]) -> FloatArray:
-        """Values per layer, ``(P, layers)``."""
-        values = np.ones((len(found[0]), len(self.graph)))
-        for unit, row in zip(self.units, found, strict=True):
-            if what == "cycles":
-                values[:, unit.positions] = row[:, RESOURCES + 2 :]
-            else:
-                values[:, unit.position] = row[:, RESOURCES + ("pe", "simd").index(what)]
-                if unit.window is not None and what == "simd":
-                    values[:, unit.window_position] = row[:, RESOURCES]
+    def _per_layer(self, found: FloatArray, own: int, of_windows: int) -> FloatArray:
+        """A column of the tables per layer, ``(P, layers)``."""
+        values = np.ones((len(found), len(self.graph)))
+        values[:, self._own] = found[..., own]
+        values[:, self._windows] = found[:, self._windowed, of_windows]
         return values
 
-    def _population_cost(self, found: list[FloatArray]) -> PopulationCost:
-        per_unit = np.stack([row[:, :RESOURCES] for row in found], axis=1)
+    def _population_cost(self, found: FloatArray) -> PopulationCost:
+        per_unit = found[..., RESOURCES]
         lut, bram_18k, uram, dsp = per_unit.sum(axis=1).T
-        cycles = self._layer_values(found, "cycles")
+        cycles = self._per_layer(found, CYCLES, WINDOW_CYCLES)
+        # A depthwise window takes as many channels at once as its reader.
+        simd = self._per_layer(found, SIMD, PE)
+        pe = self._per_layer(found, PE, PE)
+        pe[:, self._windows] = 1.0
+        whole = self._per_layer(found, PARALLEL_WINDOW, PARALLEL_WINDOW)
+        whole[:, self._own[self._windowed]] = 0.0
         return PopulationCost(
             resources=Resources(lut=lut, bram_18k=bram_18k, uram=uram, dsp=dsp),
             layer_resources=per_unit,
             layer_cycles=cycles,
-            pe=self._layer_values(found, "pe"),
-            simd=self._layer_values(found, "simd"),
+            pe=pe,
+            simd=simd,
+            parallel_window=whole,
             latency_cycles=self._latency(cycles),
         )
 

@@ -155,6 +155,12 @@ class FpgaLatency(_AcceleratorCost):
         latency: Vector = cost.latency_cycles / self.target.clock_mhz
         return latency
 
+    def _per_layer(self, cost: PopulationCost) -> Vector:
+        return super()._per_layer(cost) / self.target.clock_mhz
+
+    def _join(self, one: float, other: float) -> float:
+        return one + other
+
 
 @dataclass(eq=False)
 class _Shared:

@@ -18,11 +18,14 @@ from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.hardware.mvau import MatrixVector
 from gfb_brevitas.hardware.node import HardwareNode
 from gfb_brevitas.hardware.sliding_window import SlidingWindow
-from gfb_brevitas.hardware.streams import DuplicateStreams, Elementwise, Padding, Pool
+from gfb_brevitas.hardware.streams import DuplicateStreams, Elementwise, Padding, Pool, Reshape, Shuffle
 from gfb_brevitas.hardware.thresholding import Thresholding
 from gfb_brevitas.hardware.vvau import VectorVector
 from gfb_brevitas.layer_graph import LayerGraph, LayerNode
 from gfb_brevitas.profile import ModelProfile
+
+IMAGE_AXES = 3
+"""Axes of an image without the batch: channels, height and width."""
 
 
 def hardware_graph(profile: ModelProfile, *, standalone_thresholds: bool = False) -> HardwareGraph:
@@ -88,6 +91,13 @@ class _Builder:
     # --- values that stay where they are
 
     def _pass_on(self, node: LayerNode) -> int | None:
+        if self._source[node.inputs[0]] is None and not self.layers:
+            # FINN leaves ONNX's Flatten in front of the first layer to the host; a Reshape is hardware.
+            flattens = "flatten" in node.attributes["target"]
+            if flattens or len(node.shape) == len(self._graph.producers(node)[0].shape):
+                return None
+            channels, vectors = _channels_and_vectors(node.shape)
+            return self._append(node, Reshape(channels=channels, vectors=vectors))
         self._scaled[node.name] = self._scaled.get(node.inputs[0], False)
         return self._source[node.inputs[0]]
 
@@ -217,9 +227,11 @@ class _Builder:
     def _output(self, node: LayerNode) -> int:
         """Back to real numbers: the scale, and what is added."""
         source = self._read(node)
-        channels, vectors = _channels_and_vectors(node.shape)
         last = self.layers[source]
-        scaled = Elementwise(channels=channels, vectors=vectors, operation="Mul")
+        if len(node.shape) == IMAGE_AXES:
+            channels, vectors = _channels_and_vectors(node.shape)
+            source = self._append(node, Shuffle(channels=channels, vectors=vectors), source)
+        scaled = Elementwise(channels=node.shape[-1], vectors=prod(node.shape[:-1]), operation="Mul")
         source = self._append(node, scaled, source, computes_floats=True)
         if self._adds_floats(node, last):
             source = self._append(node, replace(scaled, operation="Add"), source, computes_floats=True)
@@ -257,7 +269,7 @@ def _stream_shape(node: HardwareNode) -> tuple[int, int]:
 
 def _channels_and_vectors(shape: tuple[int, ...]) -> tuple[int, int]:
     """Of a shape without the batch dimension: images have channels first, everything else last."""
-    if len(shape) == 3:
+    if len(shape) == IMAGE_AXES:
         return shape[0], shape[1] * shape[2]
     return shape[-1], prod(shape[:-1])
 

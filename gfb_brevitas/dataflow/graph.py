@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from gfb_brevitas.dataflow.types import QuantizerType
+from gfb_brevitas.dataflow.types import QuantizerType, stored_weights
 from gfb_brevitas.hardware.accumulators import accumulator_types, sum_types, threshold_types, whole_bytes
 from gfb_brevitas.hardware.datatypes import DataTypes
 from gfb_brevitas.hardware.mvau import MatrixVector
@@ -63,48 +63,63 @@ class HardwareGraph:
         """Positions of the layers that feed another one."""
         return frozenset(index for layer in self.layers for index in layer.inputs)
 
-    def widths(self, bits: Bits) -> list[Widths]:
-        """The data types of every layer for candidates: bits ``(P, quantizers)``, types of ``(P,)``."""
-        streams: list[DataTypes] = []
-        found: list[Widths] = []
-        for position, layer in enumerate(self.layers):
-            sources = [streams[i] for i in layer.inputs] or [DataTypes.float32((len(bits),))]
-            widths, stream = _widths(layer, sources, bits, is_last=position not in self.consumed)
-            streams.append(stream)
-            found.append(widths)
-        return found
+    def widths(self, bits: Bits, positions: Iterable[int] | None = None) -> list[Widths]:
+        """The data types of layers for candidates.
+
+        Args:
+            bits: Bit widths, ``(P, quantizers)``.
+            positions: The layers; by default all.
+
+        Returns:
+            Types of ``(P,)``, for each of ``positions``.
+        """
+        wanted = range(len(self.layers)) if positions is None else positions
+        streams: dict[int, DataTypes] = {}
+        return [self._widths_of(position, bits, streams) for position in wanted]
+
+    def _widths_of(self, position: int, bits: Bits, streams: dict[int, DataTypes]) -> Widths:
+        layer = self.layers[position]
+        sources = [self._stream_of(i, bits, streams) for i in layer.inputs]
+        is_last = position not in self.consumed
+        return _widths(layer, sources or [DataTypes.float32((len(bits),))], bits, is_last=is_last)
+
+    def _stream_of(self, position: int, bits: Bits, streams: dict[int, DataTypes]) -> DataTypes:
+        """What a layer puts out; only sums and what passes values on depend on what is in front of them."""
+        if position not in streams:
+            layer = self.layers[position]
+            if layer.outputs is not None:
+                streams[position] = layer.outputs.of(bits)
+            else:
+                found = self._widths_of(position, bits, streams).outputs
+                assert found is not None
+                streams[position] = found
+        return streams[position]
 
 
-def _widths(
-    layer: HardwareLayer, sources: Sequence[DataTypes], bits: Bits, *, is_last: bool
-) -> tuple[Widths, DataTypes]:
-    """The data types of one layer, and that of the stream that it puts out."""
+def _widths(layer: HardwareLayer, sources: Sequence[DataTypes], bits: Bits, *, is_last: bool) -> Widths:
+    """The data types of one layer."""
     source = sources[0]
     outputs = None if layer.outputs is None else layer.outputs.of(bits)
     if isinstance(layer.node, (MatrixVector, VectorVector)):
         return _product_widths(layer, source, outputs, bits, is_last=is_last)
     if isinstance(layer.node, Thresholding):
-        assert outputs is not None
         limits = threshold_types(source).bits if source.is_integer.all() else np.asarray(FLOAT_THRESHOLD_BITS)
-        return Widths(inputs=source, outputs=outputs, threshold_bits=limits), outputs
+        return Widths(inputs=source, outputs=outputs, threshold_bits=limits)
     if layer.computes_floats:
-        stream = DataTypes.float32((len(bits),))
+        outputs = DataTypes.float32((len(bits),))
     elif len(sources) > 1:
         low = np.sum([s.low for s in sources], axis=0)
-        stream = sum_types(low, np.sum([s.high for s in sources], axis=0))
-    else:
-        stream = source if outputs is None else outputs
-    return Widths(inputs=source, outputs=stream), stream
+        outputs = sum_types(low, np.sum([s.high for s in sources], axis=0))
+    return Widths(inputs=source, outputs=source if outputs is None else outputs)
 
 
 def _product_widths(
     layer: HardwareLayer, source: DataTypes, outputs: DataTypes | None, bits: Bits, *, is_last: bool
-) -> tuple[Widths, DataTypes]:
+) -> Widths:
     assert layer.weights is not None
-    weights = layer.weights.of(bits)
+    weights = stored_weights(layer.weights.of(bits), source)
     terms = layer.node.inputs if isinstance(layer.node, MatrixVector) else layer.node.window  # type: ignore[attr-defined]
     sums = accumulator_types(terms, weights, source)
     if is_last and outputs is None:
         sums = DataTypes(bits=whole_bytes(sums.bits), low=sums.low, high=sums.high)
-    widths = Widths(inputs=source, weights=weights, outputs=outputs or sums, accumulator_bits=sums.bits)
-    return widths, outputs or sums
+    return Widths(inputs=source, weights=weights, outputs=outputs or sums, accumulator_bits=sums.bits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,12 +32,22 @@ class QuantizerType:
         if not self.signed:
             return DataTypes.unsigned(widths)
         integers = DataTypes.signed(widths, narrow=self.narrow_range)
-        # One bit holds -1 and 1. FINN stores such weights in two bits unless the activations are bipolar too.
-        bipolar = widths == 1
+        bipolar = widths == 1  # -1 and 1
         if not bipolar.any():
             return integers
-        return DataTypes(
-            bits=np.where(bipolar, 2, integers.bits),
-            low=np.where(bipolar, -1.0, integers.low),
-            high=np.where(bipolar, 1.0, integers.high),
+        return replace(
+            integers, low=np.where(bipolar, -1.0, integers.low), high=np.where(bipolar, 1.0, integers.high)
         )
+
+
+def stored_weights(weights: DataTypes, inputs: DataTypes) -> DataTypes:
+    """Weights as FINN stores them: two bits for -1 and 1, unless the inputs are -1 and 1 too (XNOR).
+
+    FINN: ``custom_op/fpgadataflow/matrixvectoractivation.py``, minimize_weight_bit_width.
+
+    Args:
+        weights: Data types of the weights, ``(P,)``.
+        inputs: Data types of what they are multiplied with, ``(P,)``.
+    """
+    widened = (weights.bits == 1) & (inputs.bits > 1)
+    return replace(weights, bits=np.where(widened, 2, weights.bits))

@@ -102,20 +102,9 @@ def against_foldings(widths: Widths) -> Widths:
     return Widths(**{item.name: _as_column(getattr(widths, item.name)) for item in fields(widths)})
 
 
-def rows(widths: Widths, chosen: BoolArray) -> Widths:
-    """Widths of some of the candidates."""
-    return Widths(**{item.name: _rows(getattr(widths, item.name), chosen) for item in fields(widths)})
-
-
 def _as_column(value: Any) -> Any:
     if isinstance(value, DataTypes):
         return replace(
             value, bits=value.bits[..., None], low=value.low[..., None], high=value.high[..., None]
         )
     return None if value is None else np.asarray(value)[..., None]
-
-
-def _rows(value: Any, chosen: BoolArray) -> Any:
-    if isinstance(value, DataTypes):
-        return DataTypes(bits=value.bits[chosen], low=value.low[chosen], high=value.high[chosen])
-    return value if value is None or not np.ndim(value) else np.asarray(value)[chosen]

@@ -82,6 +82,36 @@ class DuplicateStreams(_Channelwise):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reshape(_Channelwise):
+    """FINN's Reshape: another order of the same values, as for a flattened input.
+
+    FINN: ``custom_op/fpgadataflow/reshape.py``.
+    """
+
+    kind: ClassVar[str] = "Reshape"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shuffle(_Stream):
+    """FINN's Shuffle: another order of the axes, as behind a network that puts out an image.
+
+    FINN takes it apart after its estimates, which have no cycles for it.
+    FINN: ``custom_op/fpgadataflow/shuffle.py``.
+    """
+
+    kind: ClassVar[str] = "Shuffle"
+
+    def foldings(self) -> Folding:
+        """One: it is not folded."""
+        return Folding()
+
+    def cycles(self, folding: Folding) -> FloatArray:
+        """Clock cycles per sample in FINN's estimate: none."""
+        cycles: FloatArray = 0.0 * (folding.pe * folding.simd)
+        return cycles
+
+
+@dataclass(frozen=True, kw_only=True)
 class Elementwise(_Channelwise):
     """FINN's ElementwiseAdd or ElementwiseMul, of two streams or of a stream and constants.
 

@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -15,11 +16,19 @@ from rich.console import Console
 from rich.table import Table
 
 from gfb_brevitas.errors import ConfigurationError, ExportError, GfbError
-from gfb_integrations.finn import FinnEstimate, FinnVerification, estimate, install_finn, verify
+from gfb_integrations.finn import (
+    CheckReport,
+    FinnEstimate,
+    FinnVerification,
+    check,
+    estimate,
+    install_finn,
+    verify,
+)
 
 app = typer.Typer(
     name="finn",
-    help="FINN: install it, estimate an exported model, prove that every stage computes the same.",
+    help="FINN: what it builds, its own estimates, and proof that every stage computes the same.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -48,7 +57,9 @@ def install_command(
 def estimate_command(
     model: Model,
     board: Board = "Pynq-Z1",
-    fps: Annotated[float | None, typer.Option(help="Samples per second that the folding is to reach.")] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Samples per second that the folding is to reach.")
+    ] = None,
     clock_mhz: Annotated[float, typer.Option(help="Clock frequency in MHz.")] = 100.0,
     standalone_thresholds: Standalone = False,
     folding: Annotated[Path | None, typer.Option(help="FINN's folding file.")] = None,
@@ -95,6 +106,46 @@ def verify_command(
         Console().print(_verification_table(found))
     if not found.exact:
         raise typer.Exit(1)
+
+
+@app.command("check", no_args_is_help=True)
+def check_command(
+    factory: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:FUNCTION",
+            help="Function without arguments that returns a Brevitas model and example inputs of one batch.",
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Say which layers FINN does not build, why, and what to change; ends with 1 where there are some."""
+    report = _or_exit(lambda: _check(factory))
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in report.findings], indent=2))
+    else:
+        Console().print(_check_table(report))
+    if not report.builds:
+        raise typer.Exit(1)
+
+
+def _check(factory: str) -> CheckReport:
+    made = load_object(factory)()
+    if not (isinstance(made, tuple) and len(made) == 2):
+        raise ConfigurationError(
+            f"{factory!r} must return a model and example inputs, (model, inputs); it returned {made!r:.200}."
+        )
+    return check(*made)
+
+
+def _check_table(report: CheckReport) -> Table:
+    verdict = "FINN builds it" if report.builds else "FINN does NOT build it as it stands"
+    table = Table(title=f"{report.layers} layers: {verdict}")
+    for heading in ("layer", "what FINN does", "problem", "change"):
+        table.add_column(heading)
+    for finding in report.findings:
+        table.add_row(finding.layer, finding.severity, finding.problem, finding.advice)
+    return table
 
 
 def _verify(model: Path, samples: Path, board: str, standalone_thresholds: bool) -> FinnVerification:

@@ -8,6 +8,7 @@ import queue
 import shutil
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from types import TracebackType
@@ -135,7 +136,8 @@ class FinnProcess:
             process.wait()
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
-                    stream.close()
+                    with suppress(OSError):  # what is left to write is for nobody
+                        stream.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> FinnProcess:

@@ -1,0 +1,64 @@
+"""Search spaces of which FINN builds every allocation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+import gfb_brevitas as gfb
+from gfb_brevitas.adapters import SearchableModel
+from gfb_brevitas.adapters.tracing import ExampleInputs
+from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.rules import Rule
+from gfb_integrations.finn.check import MAX_ACTIVATION_BITS, check
+
+MIN_BITS = 2
+"""Narrowest width: -1 and 1 are wrong with zero padding and with several thresholds behind them."""
+
+
+def make_searchable(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    bits: tuple[int, int] = (MIN_BITS, MAX_ACTIVATION_BITS),
+    rules: Sequence[Rule] = (),
+    **settings: Any,
+) -> SearchableModel:
+    """Make a model searchable within what FINN builds: 2 to 8 bits everywhere.
+
+    The model is checked first. Quantizers whose outputs are added share one width, as always.
+
+    Example:
+        >>> searchable = make_searchable(model, images[:1], bits=(2, 6))  # doctest: +SKIP
+
+    Args:
+        model: A Brevitas model.
+        example_inputs: One batch.
+        bits: Smallest and largest width in bits, within 2 to 8.
+        rules: Ranges, fixed widths and ties, within 2 to 8.
+        settings: Further arguments of :func:`gfb_brevitas.make_searchable`.
+
+    Raises:
+        FinnCheckError: If FINN does not build the model as it stands; says what to change.
+        ConfigurationError: If a width is outside 2 to 8.
+    """
+    check(model, example_inputs).require()
+    searchable = gfb.make_searchable(model, example_inputs, bits=bits, rules=rules, **settings)
+    require_buildable(searchable)
+    return searchable
+
+
+def require_buildable(searchable: SearchableModel) -> None:
+    """Check that FINN builds every allocation of a search space.
+
+    Raises:
+        ConfigurationError: If a quantizer may take a width that FINN does not build; names it.
+    """
+    for coordinate in searchable.space.coordinates:
+        if coordinate.min_bits < MIN_BITS or coordinate.max_bits > MAX_ACTIVATION_BITS:
+            raise ConfigurationError(
+                f"For FINN every width must be from {MIN_BITS} to {MAX_ACTIVATION_BITS} bits; "
+                f"{coordinate.name!r} may have {coordinate.min_bits} to {coordinate.max_bits}. Narrow `bits` or the rule for it."
+            )

@@ -1,0 +1,279 @@
+"""Small Brevitas models, each with one thing that FINN builds or does not build, with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import brevitas.nn as qnn
+import torch
+from brevitas.quant import (
+    Int8ActPerTensorFloat,
+    Int8Bias,
+    Int8WeightPerTensorFloat,
+    Int32Bias,
+    ShiftedUint8ActPerTensorFloat,
+    TruncTo8bit,
+)
+from brevitas.quant.binary import SignedBinaryActPerTensorConst, SignedBinaryWeightPerTensorConst
+from torch import Tensor, nn
+
+SHAPE = (3, 8, 8)
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A model and what FINN does with it.
+
+    Attributes:
+        build: Makes the model.
+        rule: The rule of the check that it breaks; ``None`` when FINN builds it.
+        shape: Shape of one sample.
+    """
+
+    build: Callable[[], nn.Module]
+    rule: str | None = None
+    shape: tuple[int, ...] = SHAPE
+
+
+def entry(bits: int = 8, **settings: Any) -> nn.Module:
+    return qnn.QuantIdentity(bit_width=bits, return_quant_tensor=True, **settings)
+
+
+def relu(bits: int = 4, **settings: Any) -> nn.Module:
+    return qnn.QuantReLU(bit_width=bits, return_quant_tensor=True, **settings)
+
+
+def conv(inputs: int = 3, outputs: int = 4, bits: int = 4, **settings: Any) -> nn.Module:
+    settings = {"kernel_size": 3, "bias": False, "weight_bit_width": bits, **settings}
+    return qnn.QuantConv2d(inputs, outputs, **settings)
+
+
+def head(features: int, **settings: Any) -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(), qnn.QuantLinear(features, 5, bias=True, weight_bit_width=4, **settings)
+    )
+
+
+def plain(
+    first: nn.Module | None = None,
+    product: nn.Module | None = None,
+    activation: nn.Module | None = None,
+    pool: nn.Module | None = None,
+    last: nn.Module | None = None,
+    norm: bool = True,
+) -> nn.Module:
+    """Input quantizer, convolution, BatchNorm, activation, pooling, linear layer; any of them replaced."""
+    model = nn.Sequential(
+        entry() if first is None else first,
+        conv() if product is None else product,
+        nn.BatchNorm2d(4) if norm else nn.Identity(),
+        relu() if activation is None else activation,
+        nn.Identity() if pool is None else pool,
+    )
+    with torch.no_grad():
+        features = model(torch.rand(2, *SHAPE))
+    features = getattr(features, "value", features)
+    model.append(head(features[0].numel()) if last is None else last)
+    return model
+
+
+class Branches(nn.Module):
+    """Two branches that are added."""
+
+    def __init__(self, one: nn.Module, other: nn.Module, after: nn.Module, norm: bool = True) -> None:
+        super().__init__()
+        self.entry = nn.Sequential(entry(), conv(outputs=4, padding=1), nn.BatchNorm2d(4), relu())
+        self.product = nn.Sequential(conv(4, 4, padding=1), nn.BatchNorm2d(4) if norm else nn.Identity())
+        self.one, self.other, self.after = one, other, after
+        self.head = head(4 * 64)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.entry(x)
+        return self.head(self.after(self.one(self.product(x)) + self.other(x)))
+
+
+def shared_branches(bits: int = 4) -> nn.Module:
+    shared = entry(bits)
+    return Branches(shared, shared, relu())
+
+
+def trunc_pool(rounding: str) -> nn.Module:
+    return qnn.TruncAvgPool2d(
+        2, trunc_quant=TruncTo8bit, bit_width=4, float_to_int_impl_type=rounding, return_quant_tensor=True
+    )
+
+
+def binary(padding: int) -> nn.Module:
+    weights = {"weight_quant": SignedBinaryWeightPerTensorConst, "scaling_init": 1.0}
+    return nn.Sequential(
+        qnn.QuantIdentity(act_quant=SignedBinaryActPerTensorConst, scaling_init=1.0),
+        conv(bits=1, padding=padding, **weights),
+        nn.BatchNorm2d(4),
+        qnn.QuantIdentity(act_quant=SignedBinaryActPerTensorConst, scaling_init=1.0),
+        head((8 if padding else 6) ** 2 * 4),
+    )
+
+
+class Product(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.entry, self.gate, self.head = entry(), relu(), head(3 * 64)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.entry(x)
+        return self.head(self.gate(x.value * self.gate(x).value))
+
+
+class PerChannelAct(Int8ActPerTensorFloat):
+    scaling_per_output_channel = True
+    per_channel_broadcastable_shape = (1, 4, 1, 1)
+    scaling_stats_permute_dims = (1, 0, 2, 3)
+
+
+class ShiftedWeight(Int8WeightPerTensorFloat):
+    narrow_range = False
+
+
+BUILDS = {
+    "plain": Pattern(plain),
+    "mixed widths": Pattern(lambda: plain(first=entry(6), product=conv(bits=3), activation=relu(2))),
+    "eight bits": Pattern(lambda: plain(product=conv(bits=8), activation=relu(8))),
+    "two bits": Pattern(lambda: plain(first=entry(2), product=conv(bits=2), activation=relu(2))),
+    "no BatchNorm": Pattern(lambda: plain(norm=False)),
+    "float bias": Pattern(lambda: plain(product=conv(bias=True), norm=False)),
+    "per-channel weights": Pattern(lambda: plain(product=conv(weight_scaling_per_output_channel=True))),
+    "padding and stride": Pattern(lambda: plain(product=conv(padding=1, stride=2))),
+    "one by one": Pattern(lambda: plain(product=conv(kernel_size=1))),
+    "one by one with stride": Pattern(lambda: plain(product=conv(kernel_size=1, stride=2))),
+    "dilation": Pattern(lambda: plain(product=conv(dilation=2))),
+    "rectangle": Pattern(lambda: plain(product=conv(kernel_size=(3, 1), padding=(1, 0)))),
+    "depthwise": Pattern(
+        lambda: plain(first=nn.Sequential(entry(), conv(), relu()), product=conv(4, 4, groups=4))
+    ),
+    "maximum pooling": Pattern(lambda: plain(pool=nn.MaxPool2d(2))),
+    "overlapping pooling": Pattern(lambda: plain(pool=nn.MaxPool2d(3, stride=2))),
+    "truncated average": Pattern(lambda: plain(pool=trunc_pool("FLOOR"))),
+    "signed activations": Pattern(lambda: plain(activation=entry(4))),
+    "residual": Pattern(shared_branches),
+    "one-bit ReLU": Pattern(lambda: plain(activation=relu(1))),
+    "one-bit ReLU and convolution": Pattern(
+        lambda: plain(first=nn.Sequential(entry(), conv(), relu(1)), product=conv(4, 4, padding=1))
+    ),
+    "bipolar weights": Pattern(
+        lambda: plain(
+            product=conv(bits=1, weight_quant=SignedBinaryWeightPerTensorConst, scaling_init=0.1, padding=1)
+        )
+    ),
+    "padded maximum": Pattern(lambda: plain(pool=nn.MaxPool2d(3, stride=2, padding=1))),
+    "hard tanh": Pattern(lambda: plain(activation=qnn.QuantHardTanh(bit_width=4, min_val=-1.0, max_val=1.0))),
+    "norm after addition": Pattern(
+        lambda: Branches(*[entry(4)] * 2, nn.Sequential(nn.BatchNorm2d(4), relu()))
+    ),
+    "unsigned input": Pattern(lambda: plain(first=qnn.QuantReLU(bit_width=8, return_quant_tensor=True))),
+    "sixteen-bit weights": Pattern(lambda: plain(product=conv(bits=16))),
+    "norm last": Pattern(lambda: plain(last=nn.Sequential(*head(144), nn.BatchNorm1d(5)))),
+    "convolution last": Pattern(lambda: plain(last=conv(4, 3, 4, kernel_size=1))),
+    "quantized bias in the last layer": Pattern(lambda: plain(last=head(144, bias_quant=Int32Bias))),
+    "bipolar": Pattern(lambda: binary(0)),
+    "multilayer perceptron": Pattern(
+        lambda: nn.Sequential(
+            entry(),
+            qnn.QuantLinear(20, 16, bias=True, weight_bit_width=3),
+            nn.BatchNorm1d(16),
+            relu(3),
+            qnn.QuantLinear(16, 4, bias=True, weight_bit_width=4),
+        ),
+        shape=(20,),
+    ),
+    "quantized output": Pattern(
+        lambda: nn.Sequential(entry(), qnn.QuantLinear(20, 16, bias=False, weight_bit_width=3), relu(3)),
+        shape=(20,),
+    ),
+}
+"""Models that FINN builds."""
+
+FAILS = {
+    "no input quantizer": Pattern(lambda: plain(first=nn.Identity()), "input quantizer"),
+    "wide activations": Pattern(lambda: plain(activation=relu(9)), "activation width"),
+    "wide input": Pattern(lambda: plain(first=entry(10)), "activation width"),
+    "per-channel activation scale": Pattern(
+        lambda: plain(activation=qnn.QuantIdentity(act_quant=PerChannelAct, bit_width=4)), "activation scale"
+    ),
+    "zero point": Pattern(
+        lambda: plain(activation=qnn.QuantIdentity(act_quant=ShiftedUint8ActPerTensorFloat)), "zero point"
+    ),
+    "sigmoid": Pattern(lambda: plain(activation=qnn.QuantSigmoid(bit_width=4)), "activation function"),
+    "leaky ReLU": Pattern(lambda: plain(activation=nn.Sequential(nn.LeakyReLU(), entry(4))), "operation"),
+    "padded bipolar": Pattern(lambda: binary(1), "bipolar padding"),
+    "float activation": Pattern(lambda: plain(activation=nn.ReLU(), pool=conv(4, 4)), "quantized input"),
+    "bipolar then four bits": Pattern(
+        lambda: plain(
+            first=nn.Sequential(qnn.QuantIdentity(act_quant=SignedBinaryActPerTensorConst, scaling_init=1.0)),
+            product=conv(
+                bits=1, weight_quant=SignedBinaryWeightPerTensorConst, scaling_init=0.1, kernel_size=1
+            ),
+            activation=relu(4),
+        ),
+        "bipolar product",
+    ),
+    "padded maximum of signed values": Pattern(
+        lambda: plain(activation=entry(4), pool=nn.MaxPool2d(3, stride=2, padding=1)), "signed padding"
+    ),
+    "ReLU module and identity": Pattern(lambda: plain(activation=nn.Sequential(nn.ReLU(), entry(4))), "ReLU"),
+    "ceil pooling": Pattern(lambda: plain(pool=nn.MaxPool2d(3, stride=2, ceil_mode=True)), "pooling"),
+    "float weights": Pattern(lambda: plain(product=nn.Conv2d(3, 4, 3)), "quantized weights"),
+    "quantized bias": Pattern(
+        lambda: plain(product=conv(bias=True, bias_quant=Int32Bias), norm=False), "quantized bias"
+    ),
+    "eight-bit bias": Pattern(
+        lambda: plain(product=conv(bias=True, bias_quant=Int8Bias), norm=False), "quantized bias"
+    ),
+    "groups": Pattern(
+        lambda: plain(first=nn.Sequential(entry(), conv(), relu()), product=conv(4, 4, groups=2)),
+        "convolution",
+    ),
+    "transposed": Pattern(
+        lambda: plain(product=qnn.QuantConvTranspose2d(3, 4, 3, bias=False, weight_bit_width=4)),
+        "convolution",
+    ),
+    "rounded average": Pattern(lambda: plain(pool=trunc_pool("ROUND")), "truncation"),
+    "average of floats": Pattern(
+        lambda: plain(pool=nn.Sequential(nn.AvgPool2d(2), entry(4))), "average pooling"
+    ),
+    "adaptive average": Pattern(
+        lambda: plain(pool=nn.Sequential(nn.AdaptiveAvgPool2d(1), entry(4))), "average pooling"
+    ),
+    "branches of two quantizers": Pattern(
+        lambda: Branches(entry(4), qnn.QuantIdentity(bit_width=4, return_quant_tensor=True), relu()),
+        "shared quantizer",
+    ),
+}
+"""Models that FINN does not build, or wrongly, and the rule of the check."""
+
+
+FLOATS = {
+    "float branch": Pattern(lambda: Branches(nn.Identity(), nn.Identity(), relu()), "quantized operands"),
+    "product of activations": Pattern(Product, "product"),
+}
+"""Models that FINN builds of floating-point layers, and the rule of the check."""
+
+
+def trained(pattern: Pattern, seed: int = 0) -> tuple[nn.Module, Tensor]:
+    """A pattern's model with random weights and statistics, and eight samples."""
+    torch.manual_seed(seed)
+    model = pattern.build()
+    x = torch.rand(8, *pattern.shape) * 2 - 1
+    model.train()
+    with torch.no_grad():
+        for _ in range(5):
+            try:
+                model(torch.rand(8, *pattern.shape) * 2 - 1)
+            except RuntimeError:  # branches of different scales: Brevitas refuses
+                break
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    return model.eval(), x
