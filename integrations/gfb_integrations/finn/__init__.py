@@ -13,6 +13,7 @@ from gfb_integrations.finn.environment import finn_python, install_finn  # noqa:
 from gfb_integrations.finn.estimate import FinnEstimate, FinnNode, estimate  # noqa: E402
 from gfb_integrations.finn.failures import FinnBuildError, FinnError  # noqa: E402
 from gfb_integrations.finn.findings import CheckReport, Finding, FinnCheckError  # noqa: E402
+from gfb_integrations.finn.folding import folding_for  # noqa: E402
 from gfb_integrations.finn.mending import MendedModel, mend  # noqa: E402
 from gfb_integrations.finn.restriction import make_searchable, require_buildable  # noqa: E402
 from gfb_integrations.finn.verification import FinnVerification, StageComparison, verify  # noqa: E402
@@ -32,6 +33,7 @@ __all__ = [
     "check",
     "estimate",
     "finn_python",
+    "folding_for",
     "install_finn",
     "make_searchable",
     "mend",

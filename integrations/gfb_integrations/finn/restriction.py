@@ -60,5 +60,6 @@ def require_buildable(searchable: SearchableModel) -> None:
         if coordinate.min_bits < MIN_BITS or coordinate.max_bits > MAX_ACTIVATION_BITS:
             raise ConfigurationError(
                 f"For FINN every width must be from {MIN_BITS} to {MAX_ACTIVATION_BITS} bits; "
-                f"{coordinate.name!r} may have {coordinate.min_bits} to {coordinate.max_bits}. Narrow `bits` or the rule for it."
+                f"{coordinate.name!r} may have {coordinate.min_bits} to {coordinate.max_bits}. "
+                "Narrow `bits` or the rule for it."
             )
