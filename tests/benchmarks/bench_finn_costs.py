@@ -1,9 +1,9 @@
 """Our hardware costs against FINN's own reports, node by node and network by network.
 
 Twice: by our formulas on FINN's nodes, with its folding and its widths (mismatches: nodes of which any of
-LUT, BRAM, URAM, DSP and cycles is another number); and from bit widths alone, with our own copy of its folding
-and bounds on the accumulators by data types (node lists compared; relative error of LUT; differences of BRAM,
-DSP, URAM, cycles and latency). All weights are random.
+LUT, BRAM, URAM, DSP and cycles is another number); and from bit widths alone, with our own copy of its
+folding and bounds on the accumulators by data types (node lists compared; relative error of LUT;
+differences of BRAM, DSP, URAM, cycles and latency). All weights are random.
 """
 
 from __future__ import annotations
