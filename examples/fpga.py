@@ -1,6 +1,8 @@
-"""Fashion-MNIST on an FPGA: the most accurate bit widths that a board has room for at a frame rate.
+"""A network on an FPGA: the most accurate bit widths that a board has room for at a frame rate.
 
-    gfb run examples/fpga --board Pynq-Z1 --fps 30000 --utilisation 0.15 --run-folder runs/fpga
+    gfb run examples/fpga                                    # scikit-learn's handwritten digits
+    gfb run examples/fpga --data data/fashion_mnist          # Fashion-MNIST, downloaded if it is not there
+    gfb run examples/fpga --board ZCU104 --fps 100000 --utilisation 0.05
 
 A small convolutional network is checked, searched under the board's resources, compared with uniform widths
 that were trained as long, exported, and, where FINN is installed (gfb finn install), estimated by FINN and
@@ -20,6 +22,7 @@ import brevitas.nn as qnn
 import matplotlib as mpl
 import numpy as np
 import torch
+from digits import digits_data
 from experiment import Data, accuracy, cross_entropy
 from fashion_mnist import fashion_data
 from rich.console import Console
@@ -35,6 +38,16 @@ from gfb_integrations.finn import FinnProcess, check, estimate, folding_for, mak
 from gfb_integrations.qonnx import export_qonnx, require_export
 
 
+def enlarged_digits() -> Data:
+    """The 8x8 images of scikit-learn's digits, every pixel three times as wide and high."""
+    data = digits_data()
+    parts = (data.train, data.validation, data.test)
+    large = [
+        (images.repeat_interleave(3, dim=2).repeat_interleave(3, dim=3), labels) for images, labels in parts
+    ]
+    return Data(train=large[0], validation=large[1], test=large[2])
+
+
 def block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
     """A convolution, BatchNorm and ReLU."""
     return [
@@ -45,7 +58,7 @@ def block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
 
 
 def fpga_model() -> nn.Module:
-    """Four convolutions and a linear layer; 28x28 images."""
+    """Four convolutions and a linear layer; images of 24x24 or 28x28."""
     return nn.Sequential(
         qnn.QuantIdentity(return_quant_tensor=True),
         *block(1, 8, 2),
@@ -196,6 +209,7 @@ def picture(outcomes: list[Outcome], story: FpgaStory, path: Path) -> None:
     bars = right.bar(np.arange(len(names)), bits, color=colours, hatch=hatches, edgecolor="white")
     right.bar_label(bars)
     right.set_xticks(np.arange(len(names)), [n.replace("_quant", "") for n in names], rotation=60, ha="right")
+    right.margins(y=0.12)
     right.set(ylabel="bits", title="searched widths: weights plain, activations hatched")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
@@ -268,7 +282,7 @@ def fpga_story(
 def main(arguments: list[str] | None = None) -> None:
     """Run the example."""
     parser = argparse.ArgumentParser(prog="fpga", description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("data/fashion_mnist"), help="folder of the files")
+    parser.add_argument("--data", type=Path, help="folder of Fashion-MNIST; digits without")
     parser.add_argument("--run-folder", type=Path, default=Path("runs/fpga"))
     parser.add_argument("--board", default="Pynq-Z1")
     parser.add_argument("--fps", type=float, default=30_000)
@@ -287,7 +301,10 @@ def main(arguments: list[str] | None = None) -> None:
         standalone_thresholds=options.standalone_thresholds,
     )
     samples = 1_000 if options.quick else min(options.train_samples, 56_000)
-    data = fashion_data(options.data, samples, 1_000 if options.quick else 10_000)
+    if options.data is None:
+        data = enlarged_digits()
+    else:
+        data = fashion_data(options.data, samples, 1_000 if options.quick else 10_000)
     story = fpga_story(data, target, options.utilisation, options.seed, quick=options.quick)
     check(fpga_model(), data.train[0][:2]).require()
 

@@ -152,6 +152,25 @@ def test_the_float_model_is_searched(quick: Any) -> None:
     assert found is not None and float(found[1]) > 60
 
 
+def test_the_fpga_story_fits_the_board_and_finn_agrees(quick: Any) -> None:
+    folder, output = quick("fpga")
+    folder = folder / "runs" / "fpga"
+    story = json.loads((folder / "fpga.json").read_text())
+    searched = story["outcomes"][-1]
+    assert searched["name"] == "searched" and searched["feasible"] and searched["fps"] >= 30_000
+    assert searched["lut"] <= 0.15 * 53_200 and set(searched["allocation"].values()) <= set(range(2, 9))
+    assert (folder / "fpga.png").read_bytes().startswith(PNG)
+    assert f"{searched['test']:.2%}" in output and story["export_max_abs_diff"] < 1e-3
+    if not os.environ.get("GFB_FINN_PYTHON"):
+        assert "gfb finn install" in story["finn"]
+        return
+    assert story["finn_exact"] and not any(story["finn_stages"].values())
+    assert story["finn_fps"] == searched["fps"]
+    assert (story["finn_bram_18k"], story["finn_dsp"]) == (searched["bram_18k"], searched["dsp"])
+    assert story["finn_lut"] == pytest.approx(searched["lut"], rel=0.03)
+    assert set(json.loads((folder / "folding.json").read_text())) > {"Defaults"}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another signal there")
 def test_digits_interrupted_and_run_again_ends_as_if_it_had_not_been(quick: Any, tmp_path: Path) -> None:
     process = started(tmp_path, "digits", "--quick")
