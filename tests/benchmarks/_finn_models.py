@@ -100,8 +100,11 @@ def mobilenet() -> nn.Module:
 
 
 def shipped(name: str) -> Network:
-    """A model that Brevitas ships."""
-    return case(name)
+    """A model that Brevitas ships; with a quantizer in front where it has none at its input."""
+    build, shape = case(name)
+    if name.startswith("resnet"):
+        return lambda: nn.Sequential(entry(), build()), shape
+    return build, shape
 
 
 NETWORKS: dict[str, Network] = {

@@ -61,7 +61,7 @@ def _finding(
 
 def _input_quantizer(graph: LayerGraph) -> Iterator[Finding]:
     for node in graph.of("input"):
-        for reader in _readers(graph, node):
+        for reader in _readers_past_constants(graph, node):
             if reader.op not in ("quantize", "output"):
                 yield _finding(
                     reader,
@@ -117,14 +117,23 @@ def _activation(graph: LayerGraph, node: LayerNode) -> Iterator[Finding]:
             "Use QuantReLU or QuantIdentity.",
         )
     if bits == 1 and about["signed"]:
-        yield from _bipolar_padding(graph, node)
+        yield from _bipolar_activation(graph, node)
     if about["signed"]:
         yield from _signed(graph, node)
 
 
-def _bipolar_padding(graph: LayerGraph, node: LayerNode) -> Iterator[Finding]:
-    for reader in _readers(graph, node):
-        if any(reader.attributes.get("padding", ())) and reader.op in ("conv", "max_pool", "avg_pool"):
+def _bipolar_activation(graph: LayerGraph, node: LayerNode) -> Iterator[Finding]:
+    readers = list(_readers_past_pooling(graph, node))
+    for reader in readers:
+        if reader.op == "avg_pool":
+            yield _finding(
+                reader,
+                "bipolar average",
+                "It averages activations of -1 and 1, whose step of 2 FINN's truncation does not know.",
+                "Give the activations 2 bits or more.",
+                "wrong",
+            )
+        elif any(reader.attributes.get("padding", ())) and reader.op in ("conv", "max_pool"):
             yield _finding(
                 reader,
                 "bipolar padding",
@@ -132,6 +141,15 @@ def _bipolar_padding(graph: LayerGraph, node: LayerNode) -> Iterator[Finding]:
                 "Leave out the padding, or give the activations 2 bits or more.",
                 "wrong",
             )
+    in_products = any(source.op in ("conv", "linear") for source in _sources(graph, node))
+    wider = [r for r in readers if r.op != "max_pool" and r.attributes.get("weight_bits") != 1]
+    if wider and not in_products:
+        yield _finding(
+            node,
+            "bipolar thresholds",
+            "It makes -1 and 1 of values that come from no product, for layers with wider weights.",
+            "Give it 2 bits or more, or 1-bit weights to what reads it.",
+        )
 
 
 def _signed(graph: LayerGraph, node: LayerNode) -> Iterator[Finding]:
@@ -271,28 +289,62 @@ def _meetings(graph: LayerGraph) -> Iterator[Finding]:
     for node in graph.of("add", "concat"):
         if node.attributes.get("constant"):
             continue
-        sources = [_origin(graph, source) for source in graph.producers(node)]
-        rounded = {s.attributes["quantizer"] for s in sources if s.op == "quantize"}
-        if any(s.op not in ("quantize", "max_pool") for s in sources):
+        if node.op == "concat":
             yield _finding(
                 node,
-                "quantized operands",
-                "It joins values of which some are not rounded by a quantizer.",
-                "Let one QuantIdentity, the same module, round all of them.",
-                "in floats" if node.op == "add" else "refused",
+                "concatenation",
+                "It joins branches, whose scales stay in front of it.",
+                "Add the branches instead of joining them.",
             )
-        elif len(rounded) > 1:
+        elif len(set(node.inputs)) == 1:
             yield _finding(
-                node,
-                "shared quantizer",
-                f"It joins values of different quantizers, {' and '.join(sorted(rounded))}.",
-                "Let one QuantIdentity, the same module, round all of them.",
+                node, "same operand", "It joins values with themselves.", "Double the scale behind it."
             )
+        else:
+            yield from _operands_of_meeting(graph, node)
+
+
+def _operands_of_meeting(graph: LayerGraph, node: LayerNode) -> Iterator[Finding]:
+    sources = list(_summands(graph, node))
+    rounded = {s.attributes["quantizer"] for s in sources if s.op == "quantize"}
+    if any(s.op not in ("quantize", "max_pool") for s in sources):
+        yield _finding(
+            node,
+            "quantized operands",
+            "It joins values of which some are not rounded by a quantizer.",
+            "Let one QuantIdentity, the same module, round all of them.",
+            "in floats",
+        )
+    elif len(rounded) > 1:
+        yield _finding(
+            node,
+            "shared quantizer",
+            f"It joins values of different quantizers, {' and '.join(sorted(rounded))}.",
+            "Let one QuantIdentity, the same module, round all of them.",
+        )
+
+
+def _summands(graph: LayerGraph, node: LayerNode) -> Iterator[LayerNode]:
+    """What made the values that meet in ``node``; sums of sums are taken apart."""
+    for source in graph.producers(node):
+        origin = _origin(graph, source)
+        if origin.op == "add" and not origin.attributes["constant"]:
+            yield from _summands(graph, origin)
+        else:
+            yield origin
 
 
 def _other_operations(graph: LayerGraph) -> Iterator[Finding]:
     for node in graph:
-        if node.op in ("other", "matmul", "pad"):
+        if node.op == "other" and _is_behind_products(graph, node):
+            yield _finding(
+                node,
+                "operation behind",
+                f"{node.attributes['target']} comes after the last layer that FINN builds of integers.",
+                "Leave it out if class numbers or scores will do.",
+                "in floats",
+            )
+        elif node.op in ("other", "matmul", "pad"):
             what = node.attributes.get("target", node.op)
             yield _finding(
                 node, "operation", f"FINN has no layer for {what} here.", "Leave it out, or to software."
@@ -316,7 +368,7 @@ _RULES: tuple[Rule, ...] = (
 
 def _origin(graph: LayerGraph, node: LayerNode) -> LayerNode:
     """What made the values of ``node``, past what only moves them or is taken up by thresholds."""
-    while node.op == "reshape" or (node.op == "max_pool"):
+    while node.op in ("reshape", "max_pool"):
         (node,) = graph.producers(node)[:1]
     return node
 
@@ -327,6 +379,40 @@ def _readers(graph: LayerGraph, node: LayerNode) -> list[LayerNode]:
     for reader in graph.consumers(node):
         found.extend(_readers(graph, reader) if reader.op == "reshape" else [reader])
     return found
+
+
+def _readers_past_constants(graph: LayerGraph, node: LayerNode) -> Iterator[LayerNode]:
+    """What reads the values of ``node``, past constants, which thresholds take up."""
+    for reader in _readers(graph, node):
+        if reader.attributes.get("constant"):
+            yield from _readers_past_constants(graph, reader)
+        else:
+            yield reader
+
+
+def _is_behind_products(graph: LayerGraph, node: LayerNode) -> bool:
+    """Whether ``node`` reads sums of products and nothing but operations of its kind follows."""
+    from_products = all(source.op in ("conv", "linear", "other") for source in _sources(graph, node))
+    return from_products and all(
+        reader.op == "output" or (reader.op == "other" and _is_behind_products(graph, reader))
+        for reader in _readers(graph, node)
+    )
+
+
+def _readers_past_pooling(graph: LayerGraph, node: LayerNode) -> Iterator[LayerNode]:
+    for reader in _readers(graph, node):
+        yield reader
+        if reader.op == "max_pool":
+            yield from _readers_past_pooling(graph, reader)
+
+
+def _sources(graph: LayerGraph, node: LayerNode) -> Iterator[LayerNode]:
+    """What made the values of ``node``, past what thresholds take up."""
+    for source in graph.producers(node):
+        if source.op in _TRANSPARENT:
+            yield from _sources(graph, source)
+        else:
+            yield source
 
 
 def _is_last(graph: LayerGraph, node: LayerNode) -> bool:

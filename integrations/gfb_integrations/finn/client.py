@@ -8,6 +8,7 @@ import queue
 import shutil
 import subprocess
 import threading
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
@@ -42,11 +43,15 @@ class FinnProcess:
     def __init__(self, python: Path | None = None) -> None:
         python = finn_python() if python is None else python
         self.folder = Path(mkdtemp(prefix="gfb-finn-"))
+        # Also when nobody closes it.
+        self._remove_folder = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self.log = self.folder / "log.txt"
         self._replies: queue.Queue[str | None] = queue.Queue()
+        self._turn = threading.Lock()  # one request at a time, whatever thread it comes from
         try:
             self._process = self._start(python)
-            self.versions: dict[str, str] = self._answer(START_TIMEOUT_S, "its start")
+            reply = self._receive(START_TIMEOUT_S, "its start")
+            self.versions: dict[str, str] = self._result(reply, "its start")
         except BaseException:
             self.close()
             raise
@@ -93,19 +98,21 @@ class FinnProcess:
             FinnError: If the process has ended, or takes too long.
         """
         request = json.dumps({"command": command, **arguments})
-        try:
-            assert self._process.stdin is not None
-            self._process.stdin.write(request + "\n")
-            self._process.stdin.flush()
-        except (OSError, ValueError):
-            raise self._ended(f"before {command!r}") from None
-        try:
-            return self._answer(timeout_s, repr(command))
-        except (KeyboardInterrupt, FinnError):
-            self.close()
-            raise
+        with self._turn:
+            try:
+                assert self._process.stdin is not None
+                self._process.stdin.write(request + "\n")
+                self._process.stdin.flush()
+            except (OSError, ValueError):
+                raise self._ended(f"before {command!r}") from None
+            try:
+                reply = self._receive(timeout_s, repr(command))
+            except (KeyboardInterrupt, FinnError):
+                self.close()
+                raise
+        return self._result(reply, repr(command))
 
-    def _answer(self, timeout_s: float | None, purpose: str) -> Any:
+    def _receive(self, timeout_s: float | None, purpose: str) -> dict[str, Any]:
         try:
             line = self._replies.get(timeout=timeout_s)
         except queue.Empty:
@@ -114,7 +121,10 @@ class FinnProcess:
             ) from None
         if line is None:
             raise self._ended(f"during {purpose}")
-        reply = json.loads(line)
+        reply: dict[str, Any] = json.loads(line)
+        return reply
+
+    def _result(self, reply: dict[str, Any], purpose: str) -> Any:
         if reply["ok"]:
             return reply["result"]
         error = reply["error"]
@@ -138,7 +148,7 @@ class FinnProcess:
                 if stream is not None:
                     with suppress(OSError):  # what is left to write is for nobody
                         stream.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._remove_folder()
 
     def __enter__(self) -> FinnProcess:
         return self

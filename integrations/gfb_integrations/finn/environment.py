@@ -15,7 +15,7 @@ import subprocess
 import sys
 import venv
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -105,9 +105,10 @@ def _replacing_folder(prefix: Path) -> Iterator[Path]:
     folder = Path(mkdtemp(dir=prefix.parent, prefix=f".{prefix.name}."))
     try:
         yield folder
-        if prefix.is_dir():
-            prefix.rmdir()
-        folder.rename(prefix)
+        with suppress(OSError):  # another process may have been faster
+            folder.rename(prefix)
+        if not python_of(prefix).is_file():
+            raise MissingExtraError(f"FINN could not be installed: {str(prefix)!r} cannot be written.")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -9,8 +9,8 @@ from gfb_brevitas.errors import ExportError
 
 Severity = Literal["refused", "wrong", "off the FPGA", "in floats"]
 """``"refused"``: the build fails; ``"wrong"``: it builds something that computes other values;
-``"off the FPGA"``: the layer is left to software; ``"in floats"``: it is built of floating-point units, which
-are correct but large."""
+``"off the FPGA"``: the layer is left to software; ``"in floats"``: it is built of floating-point units, or
+computed on the CPU behind the FPGA; the values are right."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -174,7 +174,12 @@ def _run(model: nn.Module, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]
     finally:
         for module, training in flags:
             module.training = training
-    value: np.ndarray[Any, Any] = getattr(found, "value", found).cpu().numpy()
+    tensor = getattr(found, "value", found)
+    if not isinstance(tensor, torch.Tensor):
+        raise ConfigurationError(
+            f"The model must put out one tensor to be compared; it put out a {type(found).__name__}."
+        )
+    value: np.ndarray[Any, Any] = tensor.cpu().numpy()
     return value
 
 

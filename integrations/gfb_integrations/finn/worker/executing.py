@@ -16,6 +16,8 @@ Array = np.ndarray[Any, Any]
 
 _ROUNDING_OPERATORS = ("Quant", "IntQuant", "BipolarQuant", "Trunc")
 _THRESHOLD_OPERATORS = ("MultiThreshold", "Thresholding", "Requant", "MVAU", "VVAU")
+_LARGEST_NOISE = 0.1
+"""Difference of levels, in steps, that comes of floating point."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +44,9 @@ def verify(model: str, samples: str, output: str, settings: dict[str, Any]) -> d
         settings: See :func:`~.stages.make_config`.
 
     Returns:
-        ``stages``, a list of ``stage``, ``max_abs_diff``, ``argmax_agreement``, and ``node``, ``quantizer``
-        and ``differing_values`` of the first node that puts out other integers than the QONNX graph.
+        ``largest``, the largest absolute output that counts, and ``stages``, a list of ``stage``,
+        ``max_abs_diff``, ``argmax_agreement``, and ``node``, ``quantizer`` and ``differing_values`` of the
+        first node that puts out other integers than the QONNX graph.
     """
     with failing_as("reading"), np.load(samples, allow_pickle=False) as file:
         inputs = file["inputs"]
@@ -57,11 +60,11 @@ def verify(model: str, samples: str, output: str, settings: dict[str, Any]) -> d
         reference = reference or found
         expected = found.output if expected is None else expected
         results.append({"stage": stage.name, **_compare(found, expected, reference)})
-    return {"stages": results}
+    return {"largest": 0.0 if expected is None else float(np.abs(expected).max()), "stages": results}
 
 
 def _execute(graph: Any, inputs: Array) -> _Execution:
-    source, target = graph.graph.input[0].name, graph.graph.output[0].name
+    source, target = _ends(graph)
     shape = tuple(graph.get_tensor_shape(source))
     if shape[0] != 1 or tuple(inputs.shape[1:]) != shape[1:]:
         raise StageError(
@@ -83,6 +86,19 @@ def _execute(graph: Any, inputs: Array) -> _Execution:
         output=np.stack(outputs),
         rounded=[(name, np.stack(values)) for name, values in zip(names, rounded, strict=True)],
     )
+
+
+def _ends(graph: Any) -> tuple[str, str]:
+    """The input and the output of a graph that has one of each."""
+    inputs = [i.name for i in graph.graph.input if graph.get_initializer(i.name) is None]
+    outputs = [o.name for o in graph.graph.output]
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise StageError(
+            "reading",
+            f"Graphs are compared that have one input and one output; this one has {len(inputs)} inputs and "
+            f"{len(outputs)} outputs. Export the part with one of each.",
+        )
+    return inputs[0], outputs[0]
 
 
 def _rounds(graph: Any, node: Any) -> bool:
@@ -122,16 +138,23 @@ def _parting(found: _Execution, reference: _Execution) -> dict[str, Any]:
 def _mismatches(own: Array, levels: list[tuple[str, Array]]) -> Iterator[tuple[int, str]]:
     for name, other in levels:
         if other.size == own.size:
-            yield int((own != other).sum()), name
-            yield int((own.max() - own != other).sum()), name  # a negative scale
+            yield _unequal(own, other), name
+            yield _unequal(own.max() - own, other), name  # a negative scale
+
+
+def _unequal(one: Array, other: Array) -> int:
+    return int((np.abs(one - other) > _LARGEST_NOISE).sum())
 
 
 def _levels(values: Array) -> Array:
-    """Numbers of the levels that values are on: equal for values that differ by a scale and an offset."""
+    """Values in their smallest step, from their smallest on: equal where only scale and offset differ.
+
+    They are whole numbers only where two neighbouring levels occur, so they are not rounded.
+    """
     distinct = np.unique(values.astype(np.float64))
     if len(distinct) < 2:
-        return np.zeros(values.size, dtype=np.int64)
+        return np.zeros(values.size)
     gaps = np.diff(distinct)
     step = gaps[gaps > gaps.max() * 1e-4].min()
-    numbers: Array = np.rint((values.ravel() - distinct[0]) / step).astype(np.int64)
+    numbers: Array = (values.ravel() - distinct[0]) / step
     return numbers

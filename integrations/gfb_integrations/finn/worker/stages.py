@@ -84,6 +84,17 @@ def _require_board(board: str) -> None:
         )
 
 
+def _require_one_sample(model: Any) -> None:
+    for tensor in model.graph.input:
+        shape = tuple(model.get_tensor_shape(tensor.name) or ())
+        if model.get_initializer(tensor.name) is None and shape[:1] != (1,):
+            raise StageError(
+                "reading",
+                f"The input {tensor.name} has shape {shape}. FINN takes one sample at a time: export with "
+                "one.",
+            )
+
+
 def run_stages(path: str, configuration: Any, last: str | None = None) -> Iterator[tuple[Stage, Any]]:
     """Run the flow; yields every stage with the model that it results in.
 
@@ -92,6 +103,7 @@ def run_stages(path: str, configuration: Any, last: str | None = None) -> Iterat
     """
     with failing_as("reading"):
         model = ModelWrapper(path)
+        _require_one_sample(model)
     for stage in STAGES:
         with failing_as(stage.name):
             for step in stage.steps:
