@@ -193,7 +193,6 @@ def _float_activations(graph: LayerGraph) -> Iterator[Finding]:
 
 
 def _products(graph: LayerGraph) -> Iterator[Finding]:
-    last = {node.name for node in graph.of("linear") if _is_last(graph, node)}
     for node in graph.of("conv", "linear"):
         about = node.attributes
         if about["weight_bits"] is None:
@@ -207,7 +206,7 @@ def _products(graph: LayerGraph) -> Iterator[Finding]:
             yield _finding(
                 node, "weight zero point", "Its weights have a zero point.", "Use symmetric weights."
             )
-        if about["bias_quantizer"] is not None and node.name not in last:
+        if about["bias_quantizer"] is not None and node.op == "conv":
             yield _finding(
                 node,
                 "quantized bias",
@@ -277,6 +276,13 @@ def _pooling(graph: LayerGraph) -> Iterator[Finding]:
                 "average pooling",
                 "Its averages are not truncated to integers.",
                 'Use TruncAvgPool2d with trunc_quant=TruncTo8bit and float_to_int_impl_type="FLOOR".',
+            )
+        if any(source.op == "max_pool" for source in graph.producers(node)):
+            yield _finding(
+                node,
+                "average of maxima",
+                "It averages what maximum pooling puts out, whose sign FINN does not find.",
+                "Put the average in front of the maximum pooling, or a QuantReLU between them.",
             )
     for node in graph.of("max_pool"):
         if node.attributes["ceil_mode"]:
@@ -413,10 +419,3 @@ def _sources(graph: LayerGraph, node: LayerNode) -> Iterator[LayerNode]:
             yield from _sources(graph, source)
         else:
             yield source
-
-
-def _is_last(graph: LayerGraph, node: LayerNode) -> bool:
-    readers = graph.consumers(node)
-    return all(
-        reader.op == "output" or (reader.op in _TRANSPARENT and _is_last(graph, reader)) for reader in readers
-    )

@@ -25,6 +25,7 @@ from gfb_integrations.finn import (
     install_finn,
     verify,
 )
+from gfb_integrations.finn.formulas import price
 
 app = typer.Typer(
     name="finn",
@@ -101,7 +102,7 @@ def verify_command(
     """Execute the graph after every stage of FINN's flow and compare; ends with 1 where integers differ."""
     found = _or_exit(lambda: _verify(model, samples, board, standalone_thresholds))
     if as_json:
-        typer.echo(json.dumps(found.to_dict() | {"exact": found.exact}, indent=2))
+        typer.echo(json.dumps(found.to_dict(), indent=2))
     else:
         Console().print(_verification_table(found))
     if not found.exact:
@@ -185,7 +186,22 @@ def _estimate_table(found: FinnEstimate) -> Table:
         folding = [str(node.attributes.get(name, "")) for name in ("PE", "SIMD")]
         numbers = [f"{value:,.0f}" for value in (node.cycles, node.lut, node.bram_18k, node.uram, node.dsp)]
         table.add_row(node.name, *folding, *numbers)
+    table.caption = _compared_with_formulas(found)
     return table
+
+
+def _compared_with_formulas(found: FinnEstimate) -> str:
+    """What a search would have priced these layers at, given their folding and widths."""
+    others = []
+    for node in found.nodes:
+        try:
+            if price(node, found.part).differs_from(node):
+                others.append(node.name)
+        except ConfigurationError:
+            others.append(f"{node.name} (no formula)")
+    if not others:
+        return f"The formulas of the search give the same numbers for all {len(found.nodes)} layers."
+    return f"The formulas of the search give other numbers for: {', '.join(others)}."
 
 
 def _verification_table(found: FinnVerification) -> Table:

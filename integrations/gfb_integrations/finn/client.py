@@ -43,7 +43,7 @@ class FinnProcess:
     def __init__(self, python: Path | None = None) -> None:
         python = finn_python() if python is None else python
         self.folder = Path(mkdtemp(prefix="gfb-finn-"))
-        # Also when nobody closes it.
+        # At the end of the program when nobody closes it.
         self._remove_folder = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self.log = self.folder / "log.txt"
         self._replies: queue.Queue[str | None] = queue.Queue()

@@ -106,6 +106,8 @@ def _replacing_folder(prefix: Path) -> Iterator[Path]:
     try:
         yield folder
         with suppress(OSError):  # another process may have been faster
+            if prefix.is_dir():
+                prefix.rmdir()
             folder.rename(prefix)
         if not python_of(prefix).is_file():
             raise MissingExtraError(f"FINN could not be installed: {str(prefix)!r} cannot be written.")

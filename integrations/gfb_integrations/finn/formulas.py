@@ -19,7 +19,7 @@ from gfb_brevitas.hardware.datatypes import DataTypes
 from gfb_brevitas.hardware.mvau import MatrixVector
 from gfb_brevitas.hardware.node import Folding, HardwareNode, Widths
 from gfb_brevitas.hardware.sliding_window import SlidingWindow
-from gfb_brevitas.hardware.streams import DuplicateStreams, Elementwise, Padding, Pool, Reshape
+from gfb_brevitas.hardware.streams import DuplicateStreams, Elementwise, Padding, Pool, Reshape, Shuffle
 from gfb_brevitas.hardware.thresholding import Thresholding
 from gfb_brevitas.hardware.vvau import VectorVector
 from gfb_integrations.finn.estimate import FinnNode
@@ -180,6 +180,11 @@ def _reshape(node: FinnNode) -> tuple[HardwareNode, Widths]:
     return Reshape(channels=channels, vectors=prod(vectors)), Widths()
 
 
+def _shuffle(node: FinnNode) -> tuple[HardwareNode, Widths]:
+    *vectors, channels = node.attributes["out_shape"]
+    return Shuffle(channels=channels, vectors=prod(vectors)), Widths()
+
+
 _RULES: Mapping[str, Callable[[FinnNode], tuple[HardwareNode, Widths]]] = {
     "MVAU": _matrix_vector,
     "VVAU": _vector_vector,
@@ -190,4 +195,5 @@ _RULES: Mapping[str, Callable[[FinnNode], tuple[HardwareNode, Widths]]] = {
     "DuplicateStreams": _duplicate,
     "Elementwise": _elementwise,
     "Reshape": _reshape,
+    "Shuffle": _shuffle,
 }

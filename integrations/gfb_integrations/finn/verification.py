@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -34,6 +35,7 @@ class StageComparison:
         node: First node that puts out other integers than the QONNX graph; ``None`` when there is none.
         quantizer: Node of the QONNX graph that it comes closest to.
         differing_values: Values in which these two differ.
+        exact: Whether the outputs differ by float32 rounding at most, and by no step.
     """
 
     stage: str
@@ -43,6 +45,7 @@ class StageComparison:
     node: str | None
     quantizer: str | None
     differing_values: int
+    exact: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,24 +56,27 @@ class FinnVerification:
         path: The QONNX file.
         samples: Samples that were run.
         output_step: Smallest step between values of the output; ``None`` where it has none.
-        exact: Whether no stage differs by more than float32 rounding.
         stages: The comparison after every stage that FINN can execute.
     """
 
     path: str
     samples: int
     output_step: float | None
-    exact: bool
     stages: tuple[StageComparison, ...]
 
     @property
+    def exact(self) -> bool:
+        """Whether no stage differs by more than float32 rounding."""
+        return all(stage.exact for stage in self.stages)
+
+    @property
     def first_difference(self) -> StageComparison | None:
-        """The first stage whose integers differ, or ``None``."""
-        return next((s for s in self.stages if _differs(s, self.output_step)), None)
+        """The first stage that computes something else, or ``None``."""
+        return next((stage for stage in self.stages if not stage.exact), None)
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain data."""
-        return asdict(self)
+        return asdict(self) | {"exact": self.exact}
 
 
 def verify(
@@ -142,7 +148,7 @@ def verify(
             settings=settings,
             timeout_s=timeout_s,
         )
-    return _verification(source, len(inputs), result, expected)
+    return _verification(source, len(inputs), result)
 
 
 def _expected(
@@ -183,21 +189,23 @@ def _run(model: nn.Module, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]
     return value
 
 
-def _verification(
-    source: Path, count: int, result: Mapping[str, Any], expected: np.ndarray[Any, Any] | None
-) -> FinnVerification:
+def _verification(source: Path, count: int, result: Mapping[str, Any]) -> FinnVerification:
     step = _output_step(source)
-    largest = 1.0 if expected is None else max(float(np.abs(expected).max()), 1e-30)
-    stages = tuple(
-        StageComparison(**entry, max_diff_steps=None if step is None else round(entry["max_abs_diff"] / step))
-        for entry in result["stages"]
+    allowed = _FLOAT_ROUNDING * result["largest"]
+    return FinnVerification(
+        path=str(source),
+        samples=count,
+        output_step=step,
+        stages=tuple(_stage(entry, step, allowed) for entry in result["stages"]),
     )
-    exact = all(s.max_abs_diff <= _FLOAT_ROUNDING * largest and not _differs(s, step) for s in stages)
-    return FinnVerification(path=str(source), samples=count, output_step=step, exact=exact, stages=stages)
 
 
-def _differs(stage: StageComparison, step: float | None) -> bool:
-    return bool(stage.max_diff_steps) or (step is None and stage.node is not None)
+def _stage(entry: Mapping[str, Any], step: float | None, allowed: float) -> StageComparison:
+    difference = entry["max_abs_diff"]
+    steps = None if step is None or not math.isfinite(difference) else round(difference / step)
+    # Not the other way round: what is no number is no small difference.
+    exact = difference <= allowed and not steps and (step is not None or entry["node"] is None)
+    return StageComparison(**entry, max_diff_steps=steps, exact=exact)
 
 
 def _output_step(source: Path) -> float | None:
