@@ -126,6 +126,51 @@ class Product(nn.Module):
         return self.head(self.gate(x.value * self.gate(x).value))
 
 
+class Applied(nn.Module):
+    """A function of a model and its input."""
+
+    def __init__(self, model: nn.Module, function: Callable[[nn.Module, Tensor], Any]) -> None:
+        super().__init__()
+        self.model, self.function = model, function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self.model, x)
+
+
+class VectorBranches(nn.Module):
+    """Branches of vectors behind one quantizer, and what joins them."""
+
+    def __init__(self, join: Callable[..., Any], features: int = 8) -> None:
+        super().__init__()
+        self.entry = nn.Sequential(entry(), linear(20), relu())
+        self.one, self.other, self.shared = linear(8), linear(8), entry(4)
+        self.join, self.after, self.head = join, relu(), linear(features, 4)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.entry(x)
+        branches = [self.shared(branch) for branch in (self.one(x), self.other(x), x)]
+        return self.head(self.after(self.join(*branches)))
+
+
+def linear(inputs: int, outputs: int = 8, **settings: Any) -> nn.Module:
+    return qnn.QuantLinear(inputs, outputs, bias=True, weight_bit_width=4, **settings)
+
+
+def bipolar() -> nn.Module:
+    return qnn.QuantIdentity(
+        act_quant=SignedBinaryActPerTensorConst, scaling_init=1.0, return_quant_tensor=True
+    )
+
+
+def bipolar_conv(inputs: int = 3, **settings: Any) -> nn.Module:
+    return conv(inputs, bits=1, weight_quant=SignedBinaryWeightPerTensorConst, scaling_init=1.0, **settings)
+
+
+def bipolar_and(*rest: nn.Module) -> nn.Module:
+    """A convolution of -1 and 1 with activations of -1 and 1, and what comes behind."""
+    return nn.Sequential(bipolar(), bipolar_conv(), nn.BatchNorm2d(4), bipolar(), *rest)
+
+
 class PerChannelAct(Int8ActPerTensorFloat):
     scaling_per_output_channel = True
     per_channel_broadcastable_shape = (1, 4, 1, 1)
@@ -187,6 +232,15 @@ BUILDS = {
         ),
         shape=(20,),
     ),
+    "three summands": Pattern(lambda: VectorBranches(lambda a, b, c: a + b + c), shape=(20,)),
+    "quantized bias in a hidden linear layer": Pattern(
+        lambda: nn.Sequential(entry(), linear(20, bias_quant=Int32Bias), relu(3), linear(8)), shape=(20,)
+    ),
+    "input scaled before its quantizer": Pattern(
+        lambda: Applied(nn.Sequential(entry(), linear(20)), lambda model, x: model(2.0 * x - 1.0)),
+        shape=(20,),
+    ),
+    "bipolar and maximum pooling": Pattern(lambda: bipolar_and(nn.MaxPool2d(2), head(36))),
     "quantized output": Pattern(
         lambda: nn.Sequential(entry(), qnn.QuantLinear(20, 16, bias=False, weight_bit_width=3), relu(3)),
         shape=(20,),
@@ -222,6 +276,27 @@ FAILS = {
         lambda: plain(activation=entry(4), pool=nn.MaxPool2d(3, stride=2, padding=1)), "signed padding"
     ),
     "ReLU module and identity": Pattern(lambda: plain(activation=nn.Sequential(nn.ReLU(), entry(4))), "ReLU"),
+    "bipolar, pooled, then padded": Pattern(
+        lambda: bipolar_and(
+            nn.MaxPool2d(2), bipolar_conv(4, padding=1), nn.BatchNorm2d(4), bipolar(), head(36)
+        ),
+        "bipolar padding",
+    ),
+    "bipolar average": Pattern(lambda: bipolar_and(trunc_pool("FLOOR"), head(36)), "bipolar average"),
+    "bipolar input of wide weights": Pattern(
+        lambda: nn.Sequential(bipolar(), linear(20), relu(), linear(8)), "bipolar thresholds", shape=(20,)
+    ),
+    "concatenation": Pattern(
+        lambda: VectorBranches(lambda a, b, _: torch.cat([a, b], 1), features=16),
+        "concatenation",
+        shape=(20,),
+    ),
+    "values added to themselves": Pattern(
+        lambda: VectorBranches(lambda a, *_: a + a), "same operand", shape=(20,)
+    ),
+    "average of maxima": Pattern(
+        lambda: plain(pool=nn.Sequential(nn.MaxPool2d(2), trunc_pool("FLOOR"))), "average of maxima"
+    ),
     "ceil pooling": Pattern(lambda: plain(pool=nn.MaxPool2d(3, stride=2, ceil_mode=True)), "pooling"),
     "float weights": Pattern(lambda: plain(product=nn.Conv2d(3, 4, 3)), "quantized weights"),
     "quantized bias": Pattern(
@@ -256,6 +331,14 @@ FAILS = {
 FLOATS = {
     "float branch": Pattern(lambda: Branches(nn.Identity(), nn.Identity(), relu()), "quantized operands"),
     "product of activations": Pattern(Product, "product"),
+    "softmax last": Pattern(
+        lambda: nn.Sequential(entry(), linear(20), nn.Softmax(1)), "operation behind", shape=(20,)
+    ),
+    "class number last": Pattern(
+        lambda: Applied(nn.Sequential(entry(), linear(20)), lambda model, x: model(x).argmax(1)),
+        "operation behind",
+        shape=(20,),
+    ),
 }
 """Models that FINN builds of floating-point layers, and the rule of the check."""
 

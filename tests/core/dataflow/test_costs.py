@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gfb_brevitas import Budget
+from gfb_brevitas.constraints import Constraints
+from gfb_brevitas.costs import WeightSize
+from gfb_brevitas.dataflow import Accelerator, FpgaCycles, FpgaLatency, FpgaResource, Target
+from gfb_brevitas.errors import ConfigurationError, InfeasibleBudgetError
+
+TARGET = Target(board="Pynq-Z1", fps=10_000)
+RESOURCES = ("lut", "bram_18k", "uram", "dsp")
+COSTS = [
+    *(FpgaResource(resource=name, target=TARGET) for name in RESOURCES),
+    FpgaCycles(target=TARGET),
+    FpgaLatency(target=TARGET),
+]
+
+
+def random_bits(network, count=16):
+    return np.random.default_rng(1).integers(2, 9, (count, len(network.profile)))
+
+
+def test_costs_are_the_accelerators_numbers(network):
+    bits = random_bits(network)
+    expected = Accelerator.of(network.profile, TARGET).cost(bits)
+    found = [cost.bind(network.profile)(bits).tolist() for cost in COSTS]
+    assert found[:4] == [getattr(expected.resources, name).tolist() for name in RESOURCES]
+    assert found[4] == expected.cycles.tolist()
+    assert found[5] == (expected.latency_cycles / 100).tolist()
+
+
+def test_costs_of_one_target_share_the_work(plain_network, monkeypatch):
+    calls = []
+    original = Accelerator.cost
+    monkeypatch.setattr(Accelerator, "cost", lambda self, bits: (calls.append(1), original(self, bits))[1])
+    bound = [cost.bind(plain_network.profile) for cost in COSTS]
+    first, second = random_bits(plain_network), random_bits(plain_network)[::-1].copy()
+    for bits in (first, second):
+        for cost in bound:
+            cost(bits)
+    assert len(calls) == 2
+
+
+def test_a_population_that_is_changed_in_place_is_priced_again(plain_network):
+    cost = COSTS[0].bind(plain_network.profile)
+    bits = np.full((1, len(plain_network.profile)), 2)
+    low = cost(bits)[0]
+    bits[:] = 8
+    assert cost(bits)[0] > low
+
+
+@pytest.mark.parametrize("cost", COSTS[:5], ids=lambda c: c.name)
+def test_parts_make_up_the_cost(network, cost):
+    bits = random_bits(network, 1)
+    parts = cost.parts(network.profile, bits[0]).values()
+    total = max(parts) if cost.name == "cycles" else sum(parts)
+    assert total == cost.bind(network.profile)(bits)[0]
+
+
+def test_parts_of_the_latency_are_microseconds(plain_network):
+    bits = random_bits(plain_network, 1)
+    # One path: the layers' times add up.
+    parts = FpgaLatency(target=TARGET).parts(plain_network.profile, bits[0])
+    assert sum(parts.values()) == pytest.approx(COSTS[5].bind(plain_network.profile)(bits)[0])
+
+
+def test_a_board_is_one_budget_for_each_of_its_limits():
+    budgets = Budget.board("ZCU104", fps=1000, clock_mhz=200.0, utilisation=0.5, latency_us=80.0)
+    assert {b.name: b.limit for b in budgets} == {
+        "lut": 115_000.0,
+        "bram_18k": 305.0,
+        "uram": 46.0,
+        "dsp": 864.0,
+        "cycles": 200_000.0,
+        "latency": 80.0,
+    }
+
+
+@pytest.mark.parametrize("utilisation", [0, 1.1, "most"])
+def test_utilisation_is_a_share(utilisation):
+    with pytest.raises(ConfigurationError, match="utilisation"):
+        Budget.board("Pynq-Z1", utilisation=utilisation)
+
+
+def test_board_budgets_stand_beside_others(network):
+    budgets = [*Budget.board("Pynq-Z1", fps=1000), Budget(cost=WeightSize(), limit=1e9)]
+    constraints = Constraints(network.space, budgets)
+    constraints.check_reachable()
+    assert constraints.feasible(np.full((1, len(network.profile)), 4))[0]
+
+
+def test_a_board_that_is_too_small_says_what_could_be_reached_and_where_most_of_it_goes(plain_network):
+    budgets = Budget.board("Pynq-Z1", fps=100_000, utilisation=0.02)
+    with pytest.raises(InfeasibleBudgetError) as caught:
+        Constraints(plain_network.space, budgets).check_reachable()
+    message = str(caught.value)
+    assert "lut CANNOT BE MET: must be at most 1064 LUTs" in message
+    assert "The most of it: " in message
+
+
+def test_a_frame_rate_that_no_folding_reaches_names_the_slowest_layer(plain_network):
+    with pytest.raises(InfeasibleBudgetError, match=r"cycles CANNOT BE MET.*The most of it: \d+ cycles in '"):
+        Constraints(plain_network.space, Budget.board("U250", fps=10e6)).check_reachable()
+
+
+def test_there_are_four_resources():
+    with pytest.raises(ConfigurationError, match="lut, bram_18k, uram, dsp"):
+        FpgaResource(resource="ff", target=TARGET)
