@@ -48,7 +48,8 @@ class LayerNode:
     - both: ``weight_quantizer`` (its name, or ``None``), ``weight_bits``, ``weight_signed``,
       ``weight_narrow_range``, ``weight_per_channel``, ``weight_zero_point``, ``bias`` (whether there is
       one), ``bias_quantizer`` (its name, or ``None``) and ``bias_bits``.
-    - ``max_pool``, ``avg_pool``: ``kernel``, ``stride``, ``padding`` and ``ceil_mode``. A mean over all
+    - ``max_pool``, ``avg_pool``: ``kernel``, ``stride``, ``padding``, ``dilation``, ``ceil_mode`` and
+      ``adaptive`` (whether the size of the output was given, not that of the window). A mean over all
       positions is an ``avg_pool`` as large as its input.
     - ``add``, ``mul``: ``constant`` (whether the other operand is not computed from the input).
     - ``concat``: ``dim``.

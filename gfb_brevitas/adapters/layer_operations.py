@@ -150,11 +150,14 @@ def _windows(op: LayerOperation, args: tuple[Any, ...]) -> tuple[LayerOperation,
     spatial = args[0].dim() - 2
     ceil_mode = 5 if op == "max_pool" else 4
     kernel = _tuple(args[1], spatial)
+    dilation = args[4] if op == "max_pool" and len(args) > 4 else 1
     return op, {
         "kernel": kernel,
         "stride": _tuple(args[2], spatial) if len(args) > 2 and args[2] else kernel,
         "padding": _tuple(args[3], spatial) if len(args) > 3 else (0,) * spatial,
+        "dilation": _tuple(dilation, spatial),
         "ceil_mode": bool(args[ceil_mode]) if len(args) > ceil_mode else False,
+        "adaptive": False,
     }
 
 
@@ -170,7 +173,14 @@ def _global_windows(source: Tensor, result: Tensor) -> Attributes:
     outputs = result.shape[2:] if result.dim() == source.dim() else (1,) * spatial
     stride = tuple(int(n) // int(m) for n, m in zip(sizes, outputs, strict=True))
     kernel = tuple(int(n) - (int(m) - 1) * s for n, m, s in zip(sizes, outputs, stride, strict=True))
-    return {"kernel": kernel, "stride": stride, "padding": (0,) * spatial, "ceil_mode": False}
+    return {
+        "kernel": kernel,
+        "stride": stride,
+        "padding": (0,) * spatial,
+        "dilation": (1,) * spatial,
+        "ceil_mode": False,
+        "adaptive": True,
+    }
 
 
 def _tuple(value: Any, length: int) -> tuple[int, ...]:

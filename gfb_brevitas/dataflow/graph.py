@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from gfb_brevitas.dataflow.types import QuantizerType, stored_weights
-from gfb_brevitas.hardware.accumulators import accumulator_types, sum_types, threshold_types, whole_bytes
+from gfb_brevitas.hardware.accumulators import (
+    likely_sum_types,
+    likely_threshold_bits,
+    sum_types,
+    threshold_types,
+    whole_bytes,
+)
 from gfb_brevitas.hardware.datatypes import DataTypes
 from gfb_brevitas.hardware.mvau import MatrixVector
 from gfb_brevitas.hardware.node import HardwareNode, Widths
@@ -81,7 +87,23 @@ class HardwareGraph:
         layer = self.layers[position]
         sources = [self._stream_of(i, bits, streams) for i in layer.inputs]
         is_last = position not in self.consumed
-        return _widths(layer, sources or [DataTypes.float32((len(bits),))], bits, is_last=is_last)
+        found = _widths(layer, sources or [DataTypes.float32((len(bits),))], bits, is_last=is_last)
+        if isinstance(layer.node, Thresholding) and layer.inputs:
+            return self._with_likely_thresholds(found, layer.inputs[0], bits, streams)
+        return found
+
+    def _with_likely_thresholds(
+        self, widths: Widths, source: int, bits: Bits, streams: dict[int, DataTypes]
+    ) -> Widths:
+        """Thresholds of sums are narrower than what the sums could reach."""
+        product = self.layers[source]
+        if product.weights is None:
+            return widths
+        operands = self._widths_of(source, bits, streams)
+        assert operands.weights is not None
+        assert operands.inputs is not None
+        likely = likely_threshold_bits(terms_of(product.node), operands.weights, operands.inputs)
+        return replace(widths, threshold_bits=likely)
 
     def _stream_of(self, position: int, bits: Bits, streams: dict[int, DataTypes]) -> DataTypes:
         """What a layer puts out; only sums and what passes values on depend on what is in front of them."""
@@ -113,13 +135,18 @@ def _widths(layer: HardwareLayer, sources: Sequence[DataTypes], bits: Bits, *, i
     return Widths(inputs=source, outputs=source if outputs is None else outputs)
 
 
+def terms_of(product: HardwareNode) -> int:
+    """Products per sum of a product."""
+    terms: int = product.inputs if isinstance(product, MatrixVector) else product.window  # type: ignore[attr-defined]
+    return terms
+
+
 def _product_widths(
     layer: HardwareLayer, source: DataTypes, outputs: DataTypes | None, bits: Bits, *, is_last: bool
 ) -> Widths:
     assert layer.weights is not None
     weights = stored_weights(layer.weights.of(bits), source)
-    terms = layer.node.inputs if isinstance(layer.node, MatrixVector) else layer.node.window  # type: ignore[attr-defined]
-    sums = accumulator_types(terms, weights, source)
+    sums = likely_sum_types(terms_of(layer.node), weights, source)
     if is_last and outputs is None:
         sums = DataTypes(bits=whole_bytes(sums.bits), low=sums.low, high=sums.high)
     return Widths(inputs=source, weights=weights, outputs=outputs or sums, accumulator_bits=sums.bits)

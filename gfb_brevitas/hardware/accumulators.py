@@ -9,6 +9,9 @@ from numpy.typing import ArrayLike
 
 from gfb_brevitas.hardware.datatypes import DataTypes, FloatArray, IntArray
 
+FEW_TERMS = 8
+"""Sums of fewer products may well reach the bound."""
+
 
 def accumulator_types(terms: int, weights: DataTypes, inputs: DataTypes) -> DataTypes:
     """The narrowest type that holds every sum of ``terms`` products.
@@ -31,6 +34,37 @@ def accumulator_types(terms: int, weights: DataTypes, inputs: DataTypes) -> Data
         )
     )
     return sum_types(terms * corners.min(axis=0), terms * corners.max(axis=0))
+
+
+def likely_sum_types(terms: int, weights: DataTypes, inputs: DataTypes) -> DataTypes:
+    """The accumulator that FINN is likely to end at, [ours]: half the range that the data types allow.
+
+    Weights of both signs cannot all pull one way, so that sums of more than a few products reach half of the
+    bound (:func:`accumulator_types`) at most. Unlike the bound it can be too narrow by a bit.
+
+    Args:
+        terms: Products per sum.
+        weights: Data type of the weights.
+        inputs: Data type of the inputs.
+    """
+    bound = accumulator_types(terms, weights, inputs)
+    share = np.where(weights.is_signed & (terms >= FEW_TERMS), 0.5, 1.0)
+    return sum_types(bound.low * share, bound.high * share)
+
+
+def likely_threshold_bits(terms: int, weights: DataTypes, inputs: DataTypes) -> IntArray:
+    """The width of the thresholds behind a sum, [ours]: sums spread with the square root of their terms.
+
+    Args:
+        terms: Products per sum.
+        weights: Data type of the weights.
+        inputs: Data type of the inputs.
+    """
+    largest = np.maximum(-inputs.low, inputs.high) / np.where(inputs.is_signed, 2.0, 1.0)
+    spread = np.sqrt(terms) * weights.high * largest
+    likely = np.ceil(np.log2(np.maximum(spread, 1.0))).astype(np.int64) + 1
+    bits: IntArray = np.minimum(likely, threshold_types(likely_sum_types(terms, weights, inputs)).bits)
+    return bits
 
 
 def sum_types(low: ArrayLike, high: ArrayLike) -> DataTypes:

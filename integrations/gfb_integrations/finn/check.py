@@ -277,6 +277,13 @@ def _pooling(graph: LayerGraph) -> Iterator[Finding]:
                 "Its averages are not truncated to integers.",
                 'Use TruncAvgPool2d with trunc_quant=TruncTo8bit and float_to_int_impl_type="FLOOR".',
             )
+        elif node.attributes["adaptive"]:
+            yield _finding(
+                node,
+                "average pooling",
+                "The size of its output is given, not that of its window.",
+                f"Use TruncAvgPool2d({node.attributes['kernel']}, ...), which computes the same.",
+            )
         if any(source.op == "max_pool" for source in graph.producers(node)):
             yield _finding(
                 node,
@@ -285,6 +292,8 @@ def _pooling(graph: LayerGraph) -> Iterator[Finding]:
                 "Put the average in front of the maximum pooling, or a QuantReLU between them.",
             )
     for node in graph.of("max_pool"):
+        if any(step != 1 for step in node.attributes["dilation"]):
+            yield _finding(node, "pooling", "Its window is dilated.", "Use dilation=1.")
         if node.attributes["ceil_mode"]:
             yield _finding(
                 node, "pooling", "It rounds its output size up.", "Use ceil_mode=False, and pad if needed."

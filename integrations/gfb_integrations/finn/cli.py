@@ -187,6 +187,8 @@ def _estimate_table(found: FinnEstimate) -> Table:
         numbers = [f"{value:,.0f}" for value in (node.cycles, node.lut, node.bram_18k, node.uram, node.dsp)]
         table.add_row(node.name, *folding, *numbers)
     table.caption = _compared_with_formulas(found)
+    if found.host_nodes:
+        table.caption += f"\nOutside the FPGA, and in no number: {', '.join(found.host_nodes)}"
     return table
 
 

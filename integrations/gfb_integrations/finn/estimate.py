@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,7 @@ class FinnEstimate:
         part: Its FPGA.
         clock_mhz: Clock frequency.
         nodes: The hardware layers, in the order of the data.
+        host_nodes: Names of the nodes that stay outside the FPGA, before and behind these; in no number.
         critical_path_cycles: Latency of one sample through the empty network, in clock cycles.
         versions: Versions of FINN and of what it runs on.
     """
@@ -64,6 +66,7 @@ class FinnEstimate:
     part: str
     clock_mhz: float
     nodes: tuple[FinnNode, ...]
+    host_nodes: tuple[str, ...]
     critical_path_cycles: int
     versions: Mapping[str, str]
 
@@ -107,6 +110,7 @@ class FinnEstimate:
                 }
                 for n in self.nodes
             ],
+            "host_nodes": list(self.host_nodes),
             "versions": dict(self.versions),
         }
 
@@ -148,13 +152,14 @@ def estimate(
         FinnBuildError: If FINN refuses the model; names the stage and the layer.
         FinnError: If FINN's process fails.
         ExportError: If there is no such file.
-        ConfigurationError: If a setting is not valid.
+        ConfigurationError: If a setting is not valid, or the folding file is of another network.
     """
     source = Path(path).absolute()
     if not source.is_file():
         raise ExportError(f"There is no file {str(path)!r}. Give a QONNX file.")
     _require_positive("fps", fps)
     _require_positive("clock_mhz", clock_mhz)
+    named = _layers_named_in(folding_file)
     settings = {
         "board": board,
         "fps": None if fps is None else math.ceil(fps),
@@ -171,13 +176,43 @@ def estimate(
         result = used.call(
             "estimate", model=str(source), output=str(folder), settings=settings, timeout_s=timeout_s
         )
+        _require_layers(named, result["nodes"])
         return FinnEstimate(
             board=board,
             part=result["part"],
             clock_mhz=float(clock_mhz),
             nodes=tuple(_node(entry) for entry in result["nodes"]),
+            host_nodes=tuple(result["host_nodes"]),
             critical_path_cycles=result["critical_path_cycles"],
             versions=used.versions,
+        )
+
+
+def _layers_named_in(folding_file: str | Path | None) -> set[str]:
+    if folding_file is None:
+        return set()
+    try:
+        folding = json.loads(Path(folding_file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"The folding file {str(folding_file)!r} cannot be read: {error}."
+        ) from error
+    if not isinstance(folding, dict) or not all(isinstance(entry, dict) for entry in folding.values()):
+        raise ConfigurationError(
+            f"The folding file {str(folding_file)!r} must hold one object per layer, under its name."
+        )
+    return {name for name in folding if name != "Defaults"}
+
+
+def _require_layers(named: set[str], nodes: Sequence[Mapping[str, Any]]) -> None:
+    """FINN passes over names that it has no layer for; a file of another model would do nothing."""
+    there = {node["name"] for node in nodes}
+    # Converters and buffers are put in after the estimates.
+    missing = sorted(name for name in named - there if not name.startswith("Streaming"))
+    if missing:
+        raise ConfigurationError(
+            f"The folding file names layers that the network has not: {', '.join(missing)}. It has: "
+            f"{', '.join(sorted(there))}. `FinnEstimate.folding` gives a file to begin with."
         )
 
 

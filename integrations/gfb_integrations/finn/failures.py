@@ -15,6 +15,9 @@ _HINTS = (
         "out_scale=1 or bipolar output needed",
         "A 1-bit ReLU has no form that FINN builds; use 2 bits or more.",
     ),
+    ("Requirement MH divisable", "PE of the folding file must divide the layer's outputs."),
+    ("Requirement MW divisable", "SIMD of the folding file must divide the layer's inputs."),
+    ("Op has no such attribute", "The folding file sets an attribute that the layer has not."),
     (
         "Unsupported/unmapped layer(s)",
         "Run `gfb finn check` on the model: it names the layer and the change.",

@@ -116,7 +116,8 @@ def verify(
         FinnBuildError: If FINN refuses the model; names the stage and the layer.
         FinnError: If FINN's process fails.
         ExportError: If there is no such file.
-        ConfigurationError: If both ``model`` and ``outputs`` are given, or shapes do not fit.
+        ConfigurationError: If both ``model`` and ``outputs`` are given, shapes do not fit, samples are not
+            finite, or the model puts out more than one tensor.
         EmptyDataError: If there are no samples.
     """
     source = Path(path).absolute()
@@ -125,6 +126,8 @@ def verify(
     inputs = np.asarray(samples, dtype=np.float32)
     if not len(inputs):
         raise EmptyDataError("There are no samples to verify the graph on; give at least one.")
+    if not np.isfinite(inputs).all():
+        raise ConfigurationError("Samples must be finite numbers; there are NaN or infinities among them.")
     settings = {
         "board": board,
         "fps": None,

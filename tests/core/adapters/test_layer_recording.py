@@ -102,7 +102,9 @@ def test_products(graph: LayerGraph) -> None:
         "kernel": (2, 2),
         "stride": (2, 2),
         "padding": (0, 0),
+        "dilation": (1, 1),
         "ceil_mode": False,
+        "adaptive": False,
     }
 
 

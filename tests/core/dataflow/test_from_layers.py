@@ -76,14 +76,14 @@ def test_widths_follow_the_quantizers(plain_network):
     assert not widths.outputs.is_signed.any()
 
 
-def test_the_accumulator_holds_every_sum():
+def test_the_accumulator_holds_half_of_what_the_data_types_allow():
     model = searchable(nn.Sequential(nn.Flatten(), entry(), linear(192, 10, bias=False)))
     graph = hardware_graph(model.profile)
     bits = np.array([[8, 4], [2, 8]])[
         :, [model.profile.column("1.act_quant"), model.profile.column("2.weight_quant")]
     ]
     (widths,) = graph.widths(bits, [1])
-    largest = 192 * np.array([128 * 7, 2 * 127]).astype(float)
+    largest = 192 * np.array([128 * 7, 2 * 127]).astype(float) / 2
     assert widths.accumulator_bits.tolist() == (np.ceil(np.log2(largest + 1)) + 1).tolist()
 
 

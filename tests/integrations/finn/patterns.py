@@ -201,6 +201,7 @@ BUILDS = {
     "overlapping pooling": Pattern(lambda: plain(pool=nn.MaxPool2d(3, stride=2))),
     "truncated average": Pattern(lambda: plain(pool=trunc_pool("FLOOR"))),
     "signed activations": Pattern(lambda: plain(activation=entry(4))),
+    "addition last": Pattern(lambda: Branches(*[entry(4)] * 2, nn.Identity())),
     "residual": Pattern(shared_branches),
     "one-bit ReLU": Pattern(lambda: plain(activation=relu(1))),
     "one-bit ReLU and convolution": Pattern(
@@ -313,6 +314,15 @@ FAILS = {
         lambda: plain(product=qnn.QuantConvTranspose2d(3, 4, 3, bias=False, weight_bit_width=4)),
         "convolution",
     ),
+    "truncated adaptive average": Pattern(
+        lambda: plain(
+            pool=qnn.TruncAdaptiveAvgPool2d(
+                1, trunc_quant=TruncTo8bit, bit_width=4, float_to_int_impl_type="FLOOR"
+            )
+        ),
+        "average pooling",
+    ),
+    "dilated pooling": Pattern(lambda: plain(pool=nn.MaxPool2d(2, dilation=2)), "pooling"),
     "rounded average": Pattern(lambda: plain(pool=trunc_pool("ROUND")), "truncation"),
     "average of floats": Pattern(
         lambda: plain(pool=nn.Sequential(nn.AvgPool2d(2), entry(4))), "average pooling"

@@ -21,10 +21,16 @@ from gfb_integrations.finn import (
     install_finn,
     verify,
 )
-from gfb_integrations.finn.environment import PYTHON_VARIABLE, REQUIREMENTS, default_prefix, python_of
+from gfb_integrations.finn.environment import (
+    PYTHON_VARIABLE,
+    REQUIREMENTS,
+    _replacing_folder,
+    default_prefix,
+    python_of,
+)
 from gfb_integrations.finn.formulas import price
 from gfb_integrations.qonnx import export_qonnx
-from tests.integrations.finn.patterns import BUILDS, trained
+from tests.integrations.finn.patterns import BUILDS, FAILS, trained
 
 
 def test_the_estimate_of_a_small_model(finn: FinnProcess, small_model: Path, tmp_path: Path) -> None:
@@ -40,6 +46,15 @@ def test_the_estimate_of_a_small_model(finn: FinnProcess, small_model: Path, tmp
     assert (product.attributes["MW"], product.attributes["MH"]) == (27, 4)
     assert product.inputs == (found.nodes[1].name,)
     assert json.loads(json.dumps(found.to_dict()))["lut"] == found.total("lut")
+
+
+def test_what_stays_outside_the_fpga_is_named(finn: FinnProcess, small_model: Path, tmp_path: Path) -> None:
+    assert estimate(small_model, board="Pynq-Z1", process=finn).host_nodes == ("Transpose_0",)
+    model, x = trained(FAILS["no input quantizer"])
+    export_qonnx(model, x[:1], tmp_path / "floats.onnx")
+    found = estimate(tmp_path / "floats.onnx", board="Pynq-Z1", process=finn)
+    assert "MatMul_0" in found.host_nodes
+    assert not set(found.host_nodes) & {node.name for node in found.nodes}
 
 
 def test_a_higher_frame_rate_takes_more(finn: FinnProcess, small_model: Path) -> None:
@@ -112,6 +127,22 @@ def test_a_process_that_dies_is_an_error_with_its_last_words(small_model: Path, 
     assert not folder.exists()
 
 
+def test_a_request_that_is_none_leaves_the_process_as_it_is(finn: FinnProcess, small_model: Path) -> None:
+    with pytest.raises(FinnError, match="unknown"):
+        finn.call("unknown")
+    with pytest.raises(FinnError, match="unexpected keyword argument"):
+        finn.call("verify", surprise=1)
+    assert estimate(small_model, board="Pynq-Z1", process=finn).nodes
+
+
+def test_nothing_is_left_of_a_process_that_nobody_closed(finn: FinnProcess) -> None:
+    del finn
+    program = "from gfb_integrations.finn import FinnProcess; p = FinnProcess(); print(p.folder)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not Path(done.stdout.strip()).exists()
+
+
 def test_a_time_limit(small_model: Path, finn: FinnProcess) -> None:
     del finn
     with FinnProcess() as process:
@@ -168,6 +199,43 @@ def test_an_environment_is_not_made_over_something_else(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="holds something else"):
         install_finn(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read"),
+        ("[1]", "one object per layer"),
+        ('{"Defaults": {}, "MVAU_hls_7": {"PE": 2}}', r"has not: MVAU_hls_7\. It has: .*MVAU_hls_0"),
+    ],
+)
+def test_a_folding_file_of_something_else(
+    content: str, message: str, finn: FinnProcess, small_model: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "folding.json"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=message):
+        estimate(small_model, board="Pynq-Z1", folding_file=file, process=finn)
+
+
+def test_a_folding_that_does_not_divide_a_layer(finn: FinnProcess, small_model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "folding.json"
+    file.write_text('{"Defaults": {}, "MVAU_hls_0": {"PE": 3}}', encoding="utf-8")
+    with pytest.raises(FinnBuildError, match="PE of the folding file must divide"):
+        estimate(small_model, board="Pynq-Z1", folding_file=file, process=finn)
+
+
+def test_the_first_of_two_installations_stays(tmp_path: Path) -> None:
+    prefix = tmp_path / "finn"
+    prefix.mkdir()
+    first = python_of(prefix)
+    with _replacing_folder(prefix) as folder:
+        python_of(folder).parent.mkdir()
+        python_of(folder).touch()
+        first.parent.mkdir()
+        first.write_text("the first one's", encoding="utf-8")
+    assert first.read_text(encoding="utf-8") == "the first one's"
+    assert list(tmp_path.iterdir()) == [prefix]
 
 
 def test_every_requirement_is_pinned() -> None:

@@ -9,6 +9,7 @@ from finn.analysis.fpgadataflow.dataflow_performance import dataflow_performance
 from finn.analysis.fpgadataflow.exp_cycles_per_layer import exp_cycles_per_layer
 from finn.analysis.fpgadataflow.res_estimation import res_estimation
 from finn.transformation.fpgadataflow.annotate_cycles import AnnotateCycles
+from finn.util.fpgadataflow import is_fpgadataflow_node
 
 from .describing import describe_nodes
 from .failures import failing_as
@@ -24,11 +25,15 @@ def estimate(model: str, output: str, settings: dict[str, Any]) -> dict[str, Any
         settings: See :func:`~.stages.make_config`.
 
     Returns:
-        ``part``, ``nodes`` (see :func:`~.describing.describe_nodes`), ``critical_path_cycles``,
-        ``max_cycles`` and ``graph``, the path of the last graph.
+        ``part``, ``nodes`` (see :func:`~.describing.describe_nodes`), ``host_nodes``, the names of the nodes
+        that stay outside the accelerator, ``critical_path_cycles``, ``max_cycles`` and ``graph``, the path of
+        the last graph.
     """
     configuration = make_config(output, settings)
-    *_, (_, last) = run_stages(model, configuration)
+    host_nodes: list[str] = []
+    for stage, last in run_stages(model, configuration):
+        if stage.executable:  # those behind hold the accelerator alone
+            host_nodes = [node.name for node in last.graph.node if not is_fpgadataflow_node(node)]
     with failing_as("estimates"):
         part = configuration._resolve_fpga_part()
         cycles = last.analysis(exp_cycles_per_layer)
@@ -39,6 +44,7 @@ def estimate(model: str, output: str, settings: dict[str, Any]) -> dict[str, Any
     return {
         "part": part,
         "nodes": describe_nodes(last, cycles, resources),
+        "host_nodes": host_nodes,
         "critical_path_cycles": int(performance["critical_path_cycles"]),
         "max_cycles": int(performance["max_cycles"]),
         "graph": graph,

@@ -151,7 +151,8 @@ def _levels(values: Array) -> Array:
 
     They are whole numbers only where two neighbouring levels occur, so they are not rounded.
     """
-    distinct = np.unique(values.astype(np.float64))
+    values = np.nan_to_num(values.astype(np.float64))
+    distinct = np.unique(values)
     if len(distinct) < 2:
         return np.zeros(values.size)
     gaps = np.diff(distinct)

@@ -11,6 +11,7 @@ from typing import Any
 
 from finn.transformation.streamline import Streamline, absorb, reorder
 from finn.transformation.streamline.round_thresholds import RoundAndClipThresholds
+from qonnx.transformation.base import Transformation
 from qonnx.transformation.bipolar_to_xnor import ConvertBipolarMatMulToXnorPopcount
 from qonnx.transformation.general import GiveReadableTensorNames, GiveUniqueNodeNames, RemoveUnusedTensors
 from qonnx.transformation.infer_data_layouts import InferDataLayouts
@@ -64,6 +65,7 @@ def _channels_last(model: Any) -> Any:
             reorder.MoveTransposePastJoinAdd(),
             reorder.MakeScaleResizeNHWC(),
             absorb.AbsorbConsecutiveTransposes(),
+            _KnownLayouts(),
             absorb.AbsorbTransposeIntoFlatten(),
             GiveUniqueNodeNames(),
             GiveReadableTensorNames(),
@@ -74,6 +76,20 @@ def _channels_last(model: Any) -> Any:
         if _shape_of_graph(model) == before:
             break
     return model
+
+
+class _KnownLayouts(Transformation):  # type: ignore[misc]
+    """Says which transpositions bring channels to the front.
+
+    AbsorbTransposeIntoFlatten looks at the layout to tell whether an image is one pixel large. Where the
+    layout is unknown it takes that for granted, and the values come in another order.
+    """
+
+    def apply(self, model: Any) -> tuple[Any, bool]:
+        for node in model.get_nodes_by_op_type("Transpose"):
+            if list(node.attribute[0].ints) == [0, 3, 1, 2]:
+                model.set_tensor_layout(node.input[0], ["N", "H", "W", "C"])
+        return model, False
 
 
 def _shape_of_graph(model: Any) -> tuple[str, ...]:
