@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import file_digest
+from itertools import takewhile
 from typing import Any
 
 from finn.builder import build_dataflow_config as config
@@ -28,11 +32,13 @@ class Stage:
         name: Its name in messages and results.
         steps: FINN's build steps that it consists of.
         executable: Whether FINN can execute its result in Python.
+        configured: Whether its result depends on the configuration.
     """
 
     name: str
     steps: tuple[Step, ...]
     executable: bool = True
+    configured: bool = True
 
 
 def _read_qonnx(model: Any, _: Any) -> Any:
@@ -40,9 +46,9 @@ def _read_qonnx(model: Any, _: Any) -> Any:
 
 
 STAGES = (
-    Stage(name="qonnx", steps=(_read_qonnx,)),
-    Stage(name="finn dialect", steps=(steps.step_qonnx_to_finn, steps.step_tidy_up)),
-    Stage(name="streamlined", steps=(streamline,)),
+    Stage(name="qonnx", steps=(_read_qonnx,), configured=False),
+    Stage(name="finn dialect", steps=(steps.step_qonnx_to_finn, steps.step_tidy_up), configured=False),
+    Stage(name="streamlined", steps=(streamline,), configured=False),
     Stage(name="hardware layers", steps=(steps.step_convert_to_hw,)),
     Stage(name="minimised widths", steps=(steps.step_minimize_bit_width_initial,)),
     Stage(name="dataflow partition", steps=(steps.step_create_dataflow_partition,), executable=False),
@@ -101,13 +107,42 @@ def run_stages(path: str, configuration: Any, last: str | None = None) -> Iterat
     Raises:
         StageError: At the stage that FINN refuses.
     """
-    with failing_as("reading"):
-        model = ModelWrapper(path)
-        _require_one_sample(model)
-    for stage in STAGES:
-        with failing_as(stage.name):
-            for step in stage.steps:
-                model = step(model, configuration)
+    prepared = _unconfigured(path, _digest(path))
+    for stage, model in prepared:
+        yield stage, deepcopy(model)
+        if stage.name == last:
+            return
+    _, model = deepcopy(prepared[-1])
+    for stage in STAGES[len(prepared) :]:
+        model = _run(stage, model, configuration)
         yield stage, model
         if stage.name == last:
             return
+
+
+@lru_cache(maxsize=1)
+def _unconfigured(path: str, digest: str) -> tuple[tuple[Stage, Any], ...]:  # noqa: ARG001 - part of the key
+    """The first stages, kept for the next request: most of the time goes there."""
+    with failing_as("reading"):
+        model = ModelWrapper(path)
+        _require_one_sample(model)
+    any_configuration = config.DataflowBuildConfig(
+        output_dir="", synth_clk_period_ns=10.0, board="Pynq-Z1", generate_outputs=[]
+    )
+    found = []
+    for stage in takewhile(lambda stage: not stage.configured, STAGES):
+        model = _run(stage, deepcopy(model), any_configuration)
+        found.append((stage, model))
+    return tuple(found)
+
+
+def _run(stage: Stage, model: Any, configuration: Any) -> Any:
+    with failing_as(stage.name):
+        for step in stage.steps:
+            model = step(model, configuration)
+    return model
+
+
+def _digest(path: str) -> str:
+    with failing_as("reading"), open(path, "rb") as file:
+        return file_digest(file, "sha256").hexdigest()
