@@ -1,4 +1,4 @@
-# Everything runs in .venv, which is made on first use.
+# Everything runs in .venv, which is made on first use; FINN in .venv-finn, for the tests and benchmarks.
 #   PYTHON=python3.12        the interpreter to make .venv with
 #   CONSTRAINTS=             resolve from the ranges of pyproject.toml instead of the exact versions
 #   JOBS=4                   test processes
@@ -10,12 +10,12 @@ ARGS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-FINN := .venv-finn/bin/python
+FINN := .venv-finn/.installed
 BENCHMARKS := $(sort $(wildcard tests/benchmarks/bench_*.py))
 
 # Small networks gain nothing from a second thread, and lose much when something else wants the core.
 demo test unit bench: export OMP_NUM_THREADS ?= 1
-unit bench: export GFB_FINN_PYTHON ?= $(abspath $(FINN))
+unit bench: export GFB_FINN_PYTHON ?= $(abspath .venv-finn/bin/python)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint types unit format bench tables clean
@@ -35,6 +35,7 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 $(FINN): integrations/gfb_integrations/finn/requirements.txt | $(INSTALLED)
 	rm -rf .venv-finn
 	$(BIN)/gfb finn install --prefix .venv-finn
+	@touch $@
 
 demo: $(INSTALLED)  ## search bit widths for a small network on handwritten digits, from scratch
 	rm -rf runs/demo
