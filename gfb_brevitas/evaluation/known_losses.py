@@ -47,6 +47,10 @@ class KnownLosses:
                 del self._losses[row]
         return changed
 
+    def clear(self) -> None:
+        """Forget all losses."""
+        self._losses = {}
+
     def missing(self, row: Bits, super_batch: SuperBatch) -> list[Minibatch]:
         """The minibatches, each once, that the loss of a candidate is not known on."""
         known = self._losses.get(row.tobytes(), {})

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+import math
+from collections.abc import Iterable
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,6 +23,14 @@ from gfb_brevitas.space import Bits, Vector
 
 if TYPE_CHECKING:
     from gfb_brevitas.adapters.searchable import SearchableModel
+
+_logger = logging.getLogger(__name__)
+
+AGREEMENT, COARSE_AGREEMENT = 1e-3, 2e-2
+"""Largest relative difference between losses at the largest widths: from FINE_BITS on, and below."""
+
+FINE_BITS = 6
+NEGLIGIBLE = 1e-6
 
 _forwards: WeakKeyDictionary[SearchableModel, dict[tuple[bool, str], PreparedForward]] = WeakKeyDictionary()
 
@@ -52,6 +64,8 @@ class PreparedEvaluator:
         self._known = KnownLosses(model)
         kept = _forwards.setdefault(model, {})
         self._forward = kept.setdefault((integers, batchnorm), PreparedForward(model, integers=integers))
+        self._proven: set[int] = set()  # serial numbers of minibatches
+        self._is_trusted = True
 
     @property
     def fallbacks(self) -> tuple[str, ...]:
@@ -67,14 +81,22 @@ class PreparedEvaluator:
         rows = checked_rows(bits, len(self.model.profile))
         if self._known.refresh(super_batch):
             self._forward.weights_changed()
+            self._proven.clear()
         before = self.model.space.bits(self.model.allocation)
         try:
             with inference_only(self.model, self.batchnorm), self._forward.active():
-                for minibatch, missing in self._missing(rows, super_batch):
-                    self._evaluate(missing, minibatch)
+                trusted = self._is_trusted
+                self._evaluate_missing(rows, super_batch)
+                if trusted and not self._is_trusted:  # nor are the losses so far
+                    self._known.clear()
+                    self._evaluate_missing(rows, super_batch)
         finally:
             self.model.set_bits(before)
         return self._known.means(rows, super_batch)
+
+    def _evaluate_missing(self, rows: Bits, super_batch: SuperBatch) -> None:
+        for minibatch, missing in self._missing(rows, super_batch):
+            self._evaluate(missing, minibatch)
 
     def _missing(self, rows: Bits, super_batch: SuperBatch) -> list[tuple[Minibatch, list[Bits]]]:
         missing: dict[int, tuple[Minibatch, list[Bits]]] = {}
@@ -87,12 +109,43 @@ class PreparedEvaluator:
         order = self._forward.order_of_columns
         rows = sorted(rows, key=lambda row: tuple(row[order]))
         batch = moved(minibatch.data, self._device)
-        losses = []
-        for row in rows:
-            self.model.set_bits(row)
-            losses.append(scalar_loss(self.loss(self.model, batch)))
-        for row, loss in zip(rows, torch.stack(losses).tolist(), strict=True):
+        losses = self._computed(rows, batch)
+        if self._is_trusted and minibatch.serial not in self._proven:
+            self._is_trusted = self._agrees(batch)
+            self._proven.add(minibatch.serial)
+        for row, loss in zip(rows, losses, strict=True):
             self._known.add(row, minibatch, loss)
+
+    def _computed(self, rows: Iterable[Bits], batch: Any) -> list[float]:
+        losses = []
+        with nullcontext() if self._is_trusted else self._forward.suspended():
+            for row in rows:
+                self.model.set_bits(row)
+                losses.append(scalar_loss(self.loss(self.model, batch)))
+        return torch.stack(losses).tolist()
+
+    def _agrees(self, batch: Any) -> bool:
+        """Whether the loss of a minibatch is the model's own, at the largest widths.
+
+        There rounding to the other side of a border changes least. What a program cannot see (numbers read
+        behind PyTorch's back, values that the loss takes from elsewhere than the outputs) shows in the loss.
+        """
+        widest = np.array([info.max_bits for info in self.model.profile], dtype=np.int64)
+        random = torch.get_rng_state()
+        (own,) = self._computed([widest], batch)
+        torch.set_rng_state(random)
+        with self._forward.suspended():
+            (expected,) = self._computed([widest], batch)
+        torch.set_rng_state(random)
+        share = AGREEMENT if widest.min() >= FINE_BITS else COARSE_AGREEMENT
+        if own == expected or abs(own - expected) <= share * abs(expected) + NEGLIGIBLE:
+            return True
+        if math.isnan(own) and math.isnan(expected):
+            return True
+        reason = f"on a minibatch its loss is {expected:.6g}, and {own:.6g} by the program"
+        self._forward.note(f"The model runs unprepared: {reason}.")
+        _logger.warning("Candidates are evaluated by the model itself, which is slower: %s.", reason)
+        return False
 
 
 def integer_evaluator(

@@ -100,6 +100,13 @@ class Captured:
         return pytree.tree_unflatten(leaves, self.spec)
 
 
+def _require_plain(leaves: list[Any]) -> None:
+    """A number may hide a width or a value, and an object of another type tensors that nothing replaces."""
+    for leaf in leaves:
+        if not (leaf is None or isinstance(leaf, (Tensor, str, bool))):
+            raise NotCapturableError(f"it returns a {type(leaf).__name__} among its outputs")
+
+
 def capture(model: nn.Module, call: Call) -> Captured:
     """Record what ``model`` does with the arguments of ``call``; without gradients.
 
@@ -114,6 +121,7 @@ def capture(model: nn.Module, call: Call) -> Captured:
     def run(*tensors: Tensor) -> list[Tensor]:
         args, kwargs = call.arguments(tensors)
         leaves, outcome["spec"] = pytree.tree_flatten(model(*args, **kwargs))
+        _require_plain(leaves)
         outcome["constants"] = tuple(Tensor if isinstance(leaf, Tensor) else leaf for leaf in leaves)
         return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 

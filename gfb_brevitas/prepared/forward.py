@@ -44,7 +44,9 @@ class _Ready:
     generation: int = 0
 
     def __call__(self, call: Call) -> Any:
-        return self.captured.result(self.prepared.program(call.tensors, self._inputs_id(call)))
+        outputs = self.prepared.program(call.tensors, self._inputs_id(call))
+        # The caller may change them in place, and they may share memory with what is kept.
+        return self.captured.result([tensor.clone() for tensor in outputs])
 
     def _inputs_id(self, call: Call) -> Hashable:
         # The tensors are held, so no other can come to lie at their address meanwhile.
@@ -88,6 +90,7 @@ class PreparedForward:
         self._ready: dict[Hashable, _Ready | None] = {}
         self._unchecked: set[Hashable] = set()
         self._recorded_tensors: tuple[int, ...] = ()
+        self._suspended = False
 
     @property
     def model(self) -> SearchableModel:
@@ -127,12 +130,23 @@ class PreparedForward:
                 return [columns[id(ready.captured.sites[site].holder)] for site in met]
         return []
 
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Within :meth:`active`, the model runs as it is inside the block."""
+        self._suspended = True
+        try:
+            yield
+        finally:
+            self._suspended = False
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's result."""
+        if self._suspended or torch.is_grad_enabled():  # programs have no gradients
+            return self.model.model(*args, **kwargs)
         try:
             call = Call.of(args, kwargs)
         except NotCapturableError as reason:
-            self._note(f"The model runs unprepared: {reason}.")
+            self.note(f"The model runs unprepared: {reason}.")
             return self.model.model(*args, **kwargs)
         if call.signature not in self._ready:
             self._ready[call.signature] = self._made(call)
@@ -154,16 +168,16 @@ class PreparedForward:
             try:
                 captured = capture(self.model.model, call)
             except NotCapturableError as reason:
-                self._note(f"The model runs unprepared: {reason}.")
+                self.note(f"The model runs unprepared: {reason}.")
                 return None
             largest = self._largest_bits(captured)
             ready = _Ready(captured, prepare(captured, largest, integers=integers))
             if self._is_faithful(ready, call):
                 for product in ready.prepared.in_floating_point:
-                    self._note(f"In floating point: {product}.")
+                    self.note(f"In floating point: {product}.")
                 return ready
             kind = "A program in integers" if integers else "A program"
-            self._note(f"{kind} that computes something else than the model is not used.")
+            self.note(f"{kind} that computes something else than the model is not used.")
         return None
 
     def _largest_bits(self, captured: Captured) -> dict[int, int]:
@@ -187,7 +201,7 @@ class PreparedForward:
         try:
             computed = ready.prepared.program(tensors)
         except RuntimeError as error:
-            self._note(f"A program fails: {error}.")
+            self.note(f"A program fails: {error}.")
             return False
         if len(expected) != len(computed):
             return False
@@ -205,7 +219,8 @@ class PreparedForward:
         args, kwargs = call.arguments(tensors)
         return [x for x in pytree.tree_leaves(self.model.model(*args, **kwargs)) if isinstance(x, Tensor)]
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Say once what is computed otherwise than asked for."""
         if text not in self.fallbacks:
             self.fallbacks.append(text)
             _logger.info(text)

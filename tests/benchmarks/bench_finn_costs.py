@@ -2,7 +2,7 @@
 
 Twice: by our formulas on FINN's nodes, with its folding and its widths (mismatches: nodes of which any of
 LUT, BRAM, URAM, DSP and cycles is another number); and from bit widths alone, with our own copy of its
-folding and bounds on the accumulators by data types (node lists compared; relative error of LUT;
+folding and likely widths of accumulators and thresholds (node lists compared; relative error of LUT;
 differences of BRAM, DSP, URAM, cycles and latency). All weights are random.
 """
 
@@ -40,6 +40,7 @@ def measure(settings: Settings) -> Figures:
                 rows.append({"network": name, **row(path, profile, target, finn)})
                 print(rows[-1], flush=True)
     return {
+        "summary": summary(rows),
         "networks": rows,
         "nodes": sum(r["nodes"] for r in rows),
         "mismatches": sum(r["mismatches"] for r in rows),
@@ -50,6 +51,30 @@ def measure(settings: Settings) -> Figures:
         "cycle_mismatches": sum(r["cycles differ"] for r in rows),
         "seconds_of_finn": round(sum(r["FINN s"] for r in rows), 1),
     }
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per network, over its boards, frame rates and styles of thresholds."""
+    found = []
+    for name in dict.fromkeys(r["network"] for r in rows):
+        own = [r for r in rows if r["network"] == name]
+        errors = {
+            style: [r["LUT error"] for r in own if r["thresholds"] == style]
+            for style in ("fused", "standalone")
+        }
+        found.append(
+            {
+                "network": name,
+                "builds": len(own),
+                "nodes": sum(r["nodes"] for r in own),
+                "mismatches": sum(r["mismatches"] for r in own),
+                "same_nodes": all(r["same nodes"] for r in own),
+                "others_differ": sum(r["BRAM, DSP, URAM differ"] + r["cycles differ"] for r in own),
+                "LUT_error_fused": max(errors["fused"], default=None),
+                "LUT_error_standalone": max(errors["standalone"], default=None),
+            }
+        )
+    return found
 
 
 def configurations(name: str, settings: Settings) -> list[tuple[str, float, bool]]:

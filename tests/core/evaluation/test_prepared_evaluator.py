@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import brevitas.nn as qnn
 import numpy as np
 import pytest
 import torch
@@ -72,14 +74,15 @@ def test_equal_candidates_and_minibatches_that_stay_cost_nothing() -> None:
     window = SuperBatch(loader(256), size=3)
     rows = np.array([[4, 4, 4], [2, 2, 2], [4, 4, 4]])
     first = evaluator.losses(rows, window)
-    assert len(counting.calls) == 6 and first[0] == first[2]
+    # Two candidates, and one by the program and by the model, on each of three minibatches.
+    assert len(counting.calls) == 12 and first[0] == first[2]
     window.advance()
     evaluator.losses(rows, window)
-    assert len(counting.calls) == 8
+    assert len(counting.calls) == 16
     with torch.no_grad():
         next(model.parameters()).mul_(1.1)
     changed = evaluator.losses(rows, window)
-    assert len(counting.calls) == 14
+    assert len(counting.calls) == 28
     np.testing.assert_allclose(changed, ReferenceEvaluator(model, loss).losses(rows, window), rtol=1e-4)
 
 
@@ -152,3 +155,106 @@ def test_a_seeded_search_selects_the_same_allocation(name: str) -> None:
         )
         chosen.append(dict(result.allocation))
     assert chosen[0] == chosen[1]
+
+
+@dataclass
+class Scores:
+    """An output that PyTorch's trees do not look into."""
+
+    scores: Tensor
+
+
+class Returning(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.kind = kind
+        self.kept: dict[str, Tensor] = {}
+        self.first = qnn.QuantLinear(6, 8, bias=True)
+        self.relu = qnn.QuantReLU(bit_width=4, return_quant_tensor=False)
+        self.last = qnn.QuantLinear(8, 3, bias=True)
+
+    def forward(self, x: Tensor) -> Any:
+        hidden = self.relu(self.first(x))
+        if self.kind == "numpy":
+            hidden = hidden * float(x.numpy().max())
+        self.kept["hidden"] = hidden
+        scores = self.last(hidden)
+        if self.kind == "object":
+            return Scores(scores)
+        if self.kind == "width":
+            return scores, float(self.last.weight_quant.bit_width())
+        return scores
+
+
+def loss_of_anything(model: nn.Module, batch: Any) -> Tensor:
+    x, labels = batch
+    found = model(x)
+    if isinstance(found, Scores):
+        found = found.scores
+    if isinstance(found, tuple):
+        found = found[0] * found[1]
+    kind = model.model.kind
+    extra = model.model.kept["hidden"].square().mean() if kind == "side channel" else 0.0
+    return nn.functional.cross_entropy(found, labels) + extra
+
+
+@pytest.mark.parametrize("name", ["prepared", "auto"])
+@pytest.mark.parametrize("kind", ["object", "width", "numpy", "side channel"])
+def test_what_a_recording_does_not_see_is_noticed(kind: str, name: str) -> None:
+    searchable = gfb.make_searchable(Returning(kind), torch.randn(2, 6), bits=(2, 8))
+    searchable.calibrate([torch.randn(32, 6)])
+    batches = [(torch.randn(16, 6) * scale, torch.randint(0, 3, (16,))) for scale in (1.0, 2.0, 0.5)]
+    bits = np.random.default_rng(0).integers(2, 9, (8, len(searchable.profile)))
+    expected = make_evaluator("reference", searchable, loss_of_anything).losses(bits, super_batch(batches))
+    evaluator = make_evaluator(name, searchable, loss_of_anything)
+    np.testing.assert_allclose(evaluator.losses(bits, super_batch(batches)), expected, rtol=1e-5)
+    assert any("unprepared" in text for text in evaluator.fallbacks)  # type: ignore[attr-defined]
+
+
+def test_nan_in_a_later_minibatch_stays_nan() -> None:
+    model = searchable_model(residual_network(), images())
+    good, bad = image_batches(2)
+    bad[0][0, 0, 0, 0] = float("nan")
+    bits = np.full((3, len(model.profile)), 4)
+    evaluator = make_evaluator("auto", model, classified)
+    assert np.isfinite(evaluator.losses(bits, super_batch([good]))).all()
+    assert np.isnan(evaluator.losses(bits, super_batch([good, bad]))).all()
+
+
+def test_a_loss_may_need_gradients_of_its_inputs() -> None:
+    searchable = gfb.make_searchable(Returning("plain"), torch.randn(2, 6), bits=(2, 8))
+    searchable.calibrate([torch.randn(32, 6)])
+
+    def adversarial(model: nn.Module, batch: Any) -> Tensor:
+        x, labels = batch
+        with torch.enable_grad():
+            x = x.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(model(x), labels), x)
+        return nn.functional.cross_entropy(model(x.detach() + 0.1 * gradient.sign()), labels)
+
+    batches = [(torch.randn(16, 6), torch.randint(0, 3, (16,)))]
+    bits = np.random.default_rng(0).integers(2, 9, (4, len(searchable.profile)))
+    expected = make_evaluator("reference", searchable, adversarial).losses(bits, super_batch(batches))
+    found = make_evaluator("auto", searchable, adversarial).losses(bits, super_batch(batches))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_check_of_a_minibatch_draws_nothing_from_the_random_stream() -> None:
+    model = searchable_model(residual_network(), images())
+    (batch,) = image_batches(1)
+    bits = np.full((1, len(model.profile)), 4)
+
+    def noisy(candidate: nn.Module, batch: Any) -> Tensor:
+        return classified(candidate, batch) + 1e-7 * torch.rand(())
+
+    after = []
+    for name in ("reference", "auto"):
+        torch.manual_seed(0)
+        make_evaluator(name, model, noisy).losses(bits, super_batch([batch]))
+        after.append(torch.rand(1))
+    assert torch.equal(*after)
+
+
+def super_batch(batches: list[Any]) -> SuperBatch:
+    return SuperBatch(batches, size=len(batches), kind="fixed", seed=0)
