@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from torch.utils.weak import WeakIdKeyDictionary
 
 from gfb_brevitas.costs.protocol import BoundCost
 from gfb_brevitas.costs.registry import register_cost
-from gfb_brevitas.dataflow.accelerator import Accelerator, PopulationCost, Target
+from gfb_brevitas.dataflow.accelerator import Accelerator, FoldingRule, PopulationCost, Target
 from gfb_brevitas.dataflow.graph import HardwareLayer
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.profile import ModelProfile
@@ -186,18 +187,48 @@ def _shared(profile: ModelProfile, target: Target) -> _Shared:
     return by_target[target]
 
 
-def _resource_from_options(*, resource: Resource, **target: object) -> FpgaResource:
-    return FpgaResource(resource=resource, target=Target(**target))  # type: ignore[arg-type]
+def _on_board(cost: type[Any]) -> Callable[..., Any]:
+    """A factory of a cost that takes the options of its target one by one."""
+
+    def factory(
+        *,
+        board: str,
+        fps: float | None = None,
+        clock_mhz: float = 100.0,
+        standalone_thresholds: bool = False,
+        folding: FoldingRule = "cheapest",
+    ) -> Any:
+        target = Target(
+            board=board,
+            fps=fps,
+            clock_mhz=clock_mhz,
+            standalone_thresholds=standalone_thresholds,
+            folding=folding,
+        )
+        return cost(target=target)
+
+    return factory
 
 
-def _cycles_from_options(**target: object) -> FpgaCycles:
-    return FpgaCycles(target=Target(**target))  # type: ignore[arg-type]
+def _resource_on_board(
+    *,
+    resource: Resource,
+    board: str,
+    fps: float | None = None,
+    clock_mhz: float = 100.0,
+    standalone_thresholds: bool = False,
+    folding: FoldingRule = "cheapest",
+) -> FpgaResource:
+    cycles: FpgaCycles = _on_board(FpgaCycles)(
+        board=board,
+        fps=fps,
+        clock_mhz=clock_mhz,
+        standalone_thresholds=standalone_thresholds,
+        folding=folding,
+    )
+    return FpgaResource(resource=resource, target=cycles.target)
 
 
-def _latency_from_options(**target: object) -> FpgaLatency:
-    return FpgaLatency(target=Target(**target))  # type: ignore[arg-type]
-
-
-register_cost("fpga_resource", _resource_from_options)
-register_cost("fpga_cycles", _cycles_from_options)
-register_cost("fpga_latency", _latency_from_options)
+register_cost("fpga_resource", _resource_on_board)
+register_cost("fpga_cycles", _on_board(FpgaCycles))
+register_cost("fpga_latency", _on_board(FpgaLatency))

@@ -46,7 +46,8 @@ def test_costs_by_name_take_their_options():
 
 
 def test_every_registered_cost_carries_its_own_name_by_default():
-    with_defaults = set(registered_costs()) - {"latency_table"}
+    fpga = {"fpga_resource", "fpga_cycles", "fpga_latency"}
+    with_defaults = set(registered_costs()) - {"latency_table", *fpga}
     assert len(with_defaults) >= 5
     assert {cost_from_name(name).name for name in with_defaults} == with_defaults
 
@@ -96,3 +97,13 @@ def test_a_cost_needs_a_name(name):
 def test_a_factory_must_be_callable():
     with pytest.raises(ConfigurationError, match="callable"):
         register_cost("object", WeightSize())
+
+
+def test_costs_of_a_board_take_its_options_by_name():
+    cost = cost_from_name("fpga_resource", resource="dsp", board="Pynq-Z1", fps=1000)
+    assert (cost.name, cost.target.board, cost.target.fps) == ("dsp", "Pynq-Z1", 1000)
+    assert cost_from_name("fpga_latency", board="U250").unit == "us"
+    with pytest.raises(ConfigurationError, match="board"):
+        cost_from_name("fpga_cycles")
+    with pytest.raises(ConfigurationError, match="There is|one of"):
+        cost_from_name("fpga_cycles", board="Arty")
