@@ -102,7 +102,8 @@ def explain(
         for j, budget in enumerate(budgets)
     ]
     advice = "Raise the budgets that are too small, or allow smaller widths."
-    return "\n".join([first, *lines, advice])
+    of_costs = dict.fromkeys(getattr(budget.cost, "advice", "") for budget in budgets)
+    return "\n".join([first, *lines, " ".join([advice, *filter(None, of_costs)])])
 
 
 def _is_exact(budgets: Sequence[Budget]) -> bool:

@@ -18,7 +18,8 @@ class Cost(Protocol):
 
     Any class with these four members is a cost; no base class is needed. One that also has
     ``parts(profile, bits)``, what each layer takes of the cost for one allocation of shape
-    ``(quantizers,)``, has the largest one named where a budget cannot be met.
+    ``(quantizers,)``, has the largest one named where a budget cannot be met; an ``advice`` is added to that
+    message.
 
     Example:
         >>> @dataclass(frozen=True, kw_only=True)  # doctest: +SKIP

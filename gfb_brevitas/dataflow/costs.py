@@ -32,6 +32,7 @@ class _AcceleratorCost:
 
     target: Target
     monotone: ClassVar[bool] = False
+    advice: ClassVar[str] = "A larger board or a lower frame rate makes room, too."
 
     def bind(self, profile: ModelProfile) -> BoundCost:
         """The cost of a model; see :class:`~gfb_brevitas.costs.protocol.Cost`.

@@ -98,6 +98,7 @@ def test_a_board_that_is_too_small_says_what_could_be_reached_and_where_most_of_
     message = str(caught.value)
     assert "lut CANNOT BE MET: must be at most 1064 LUTs" in message
     assert "The most of it: " in message
+    assert message.endswith("A larger board or a lower frame rate makes room, too.")
 
 
 def test_a_frame_rate_that_no_folding_reaches_names_the_slowest_layer(plain_network):
