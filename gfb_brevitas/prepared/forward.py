@@ -133,11 +133,11 @@ class PreparedForward:
     @contextmanager
     def suspended(self) -> Iterator[None]:
         """Within :meth:`active`, the model runs as it is inside the block."""
-        self._suspended = True
+        before, self._suspended = self._suspended, True
         try:
             yield
         finally:
-            self._suspended = False
+            self._suspended = before
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's result."""

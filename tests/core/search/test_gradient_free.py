@@ -147,7 +147,8 @@ def test_losses_from_the_log_are_not_computed_again(trained: SearchableModel, tm
 
     def logged() -> StepOutcome:
         log = GenerationLog(path, {"state": "a"})
-        return step(trained, loss=counted, log=log).run(start(trained))
+        config = SearchConfig(**{**vars(CONFIG), "evaluator": "reference"})
+        return step(trained, loss=counted, log=log, config=config).run(start(trained))
 
     first = logged()
     path.write_bytes(path.read_bytes()[:-3])  # killed while writing the last generation

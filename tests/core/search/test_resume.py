@@ -185,7 +185,8 @@ def test_known_generations_are_not_evaluated_again(tmp_path: Path) -> None:
         calls.append(model.training)
         return loss(model, batch)
 
-    config = SearchConfig(**{**vars(SEARCH), "rounds": 1, "steps_per_round": 1, "epochs_per_round": 0})
+    settings = {"rounds": 1, "steps_per_round": 1, "epochs_per_round": 0, "evaluator": "reference"}
+    config = SearchConfig(**{**vars(SEARCH), **settings})
     with pytest.raises(Stop):
         run(run_folder=tmp_path / "run", callbacks=[StopAtThird()], search=config)
     result = run(run_folder=tmp_path / "run", resume=True, loss=counted, search=config)
