@@ -12,7 +12,8 @@ from gfb_brevitas.adapters import SearchableModel
 from gfb_brevitas.adapters.tracing import ExampleInputs
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.rules import Rule
-from gfb_integrations.finn.check import MAX_ACTIVATION_BITS, check
+from gfb_integrations.finn.check import check
+from gfb_integrations.finn.check_activations import MAX_ACTIVATION_BITS
 
 MIN_BITS = 2
 """Narrowest width: -1 and 1 are wrong with zero padding and with several thresholds behind them."""
