@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from gfb_brevitas.errors import ConfigurationError, ExportError
@@ -18,7 +19,9 @@ from gfb_integrations.onnxruntime.execution import EXTRA, REQUIRED_MODULES
 from gfb_integrations.onnxruntime.limits import qcdq_limits
 from gfb_integrations.onnxruntime.verification import QcdqVerification, verify_file
 from gfb_integrations.qonnx._copies import as_inputs, working_copy
+from gfb_integrations.qonnx._failures import explain_forward
 from gfb_integrations.qonnx._graph import IR_VERSION
+from gfb_integrations.qonnx._layer_outputs import tensors_in
 from gfb_integrations.qonnx._quiet import quietly
 
 if TYPE_CHECKING:
@@ -82,11 +85,14 @@ def export_qcdq(
     require(*REQUIRED_MODULES, extra=EXTRA, purpose="Exporting to ONNX")
     if opset not in OPSETS:
         raise ConfigurationError(f"`opset` must be from {OPSETS[0]} to {OPSETS[-1]}; got {opset!r}.")
-    limits = qcdq_limits(model)
+    inputs = as_inputs(example_input, "example_input")
+    copied = working_copy(model)
+    _run_once(copied, inputs)
+    limits = qcdq_limits(copied)
     if limits:
         listed = "\n".join(f"- {limit}" for limit in limits)
         raise ExportError(f"ONNX's own quantization operators cannot carry this model:\n{listed}")
-    proto = _converted(working_copy(model), as_inputs(example_input, "example_input"), opset)
+    proto = _converted(copied, inputs, opset)
     target, verification = Path(path), None
     try:
         with replacing(target) as temporary:
@@ -104,6 +110,26 @@ def export_qcdq(
     )
 
 
+class _Tensors(nn.Module):
+    """Returns the outputs of a model as plain tensors."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensors_in(self.model(*inputs)))
+
+
+def _run_once(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Tell a model that does not run apart; truncations have no width before."""
+    try:
+        with quietly(), torch.no_grad():
+            model(*inputs)
+    except Exception as error:
+        raise ExportError(explain_forward(error)) from error
+
+
 def _converted(model: nn.Module, inputs: tuple[Tensor, ...], opset: int) -> onnx.ModelProto:
     import onnx
     from brevitas.export.onnx.standard.qcdq.manager import StdQCDQONNXManager
@@ -113,7 +139,7 @@ def _converted(model: nn.Module, inputs: tuple[Tensor, ...], opset: int) -> onnx
         target = Path(folder) / "model.onnx"
         try:
             StdQCDQONNXManager.export(
-                model,
+                _Tensors(model),
                 args=inputs,
                 export_path=str(target),
                 dynamo=False,

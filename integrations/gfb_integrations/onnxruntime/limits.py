@@ -74,7 +74,8 @@ def _quantizers(model: nn.Module) -> Iterator[QcdqLimit]:
     for name, proxy in named_proxies(model):
         if not proxy.requires_export_handler:
             continue
-        kind, bits = kind_of(proxy), _bits(proxy)
+        kind = kind_of(proxy)
+        bits = None if kind == "bias" else _bits(proxy)  # that of a bias needs the layer's input
         reason = _type_reason(proxy, kind) or _width_reason(kind, bits) or _rounding_reason(proxy, kind)
         if reason is not None:
             yield QcdqLimit(name=name, kind=kind, bits=bits, reason=reason)
@@ -85,6 +86,8 @@ def _bits(proxy: Any) -> float | None:
         bits = proxy.bit_width()
     except (AttributeError, NotImplementedError):
         return None
+    except AssertionError:  # weights that are bounded by their layer's input
+        bits = proxy.tensor_quant.msb_clamp_bit_width_impl()
     return None if bits is None else float(bits)
 
 
@@ -104,11 +107,13 @@ def _type_reason(proxy: Any, kind: str) -> str | None:
 
 
 def _width_reason(kind: str, bits: float | None) -> str | None:
+    if kind == "bias":
+        return None
     if bits is None or bits != round(bits):
         return "its values are not integers of a whole number of bits. Use an integer quantizer."
     if bits < LEAST_BITS:
         return f"widths begin at {LEAST_BITS} bits."
-    if bits > MOST_BITS and kind != "bias":
+    if bits > MOST_BITS:
         return f"QuantizeLinear writes at most {MOST_BITS} bits."
     return None
 

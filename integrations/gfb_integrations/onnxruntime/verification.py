@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from gfb_brevitas.errors import EmptyDataError, ExportError
 from gfb_integrations._optional import require
 from gfb_integrations.onnxruntime.execution import EXTRA, REQUIRED_MODULES, Array, Session, read
+from gfb_integrations.qonnx._comparison import largest_difference
 from gfb_integrations.qonnx._copies import as_inputs, working_copy
+from gfb_integrations.qonnx._layer_outputs import tensors_in
 
 if TYPE_CHECKING:
     import onnx
@@ -107,9 +109,7 @@ def verify_file(
 
 def _outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Array]:
     with torch.no_grad():
-        found: Any = model(*inputs)
-    tensors: Any = found if isinstance(found, (tuple, list)) and not hasattr(found, "value") else [found]
-    return [getattr(tensor, "value", tensor).numpy() for tensor in tensors]
+        return [tensor.numpy() for tensor in tensors_in(model(*inputs))]
 
 
 def _difference(
@@ -120,14 +120,14 @@ def _difference(
             f"{str(path)!r} puts out {[v.shape for v in found]}, the model {[v.shape for v in expected]}. "
             "If the model was changed after the export, export it again."
         )
-    largest = max(float(np.abs(f.astype(np.float64) - e).max()) for f, e in zip(found, expected, strict=True))
+    largest = max(largest_difference(f, e) for f, e in zip(found, expected, strict=True))
     first, wanted = found[0], expected[0]
     agreement = None
     if wanted.ndim == 2 and wanted.shape[1] > 1:
         agreement = float((first.argmax(axis=1) == wanted.argmax(axis=1)).mean())
     return OutputDifference(
         max_abs_diff=largest,
-        max_diff_steps=None if not step else round(largest / step),
+        max_diff_steps=round(largest / step) if step and np.isfinite(largest) else None,
         argmax_agreement=agreement,
     )
 

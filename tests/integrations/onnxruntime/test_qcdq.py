@@ -131,3 +131,39 @@ def test_the_file_is_plain_onnx(tmp_path: Path) -> None:
     proto = onnx.load(tmp_path / "model.onnx")
     onnx.checker.check_model(proto)
     assert {node.domain for node in proto.graph.node} <= {"", "ai.onnx"}
+
+
+class OutputsAsQuantTensor(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = qnn.QuantIdentity(bit_width=8, return_quant_tensor=True)
+        self.last = qnn.QuantLinear(4, 3, bias=True, weight_bit_width=4)
+        self.out = qnn.QuantIdentity(bit_width=6, return_quant_tensor=True)
+
+    def forward(self, x: Tensor) -> object:
+        return self.out(self.last(self.first(x)))
+
+
+def test_a_model_that_returns_quant_tensors_has_their_values_as_outputs(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = OutputsAsQuantTensor(), torch.randn(12, 4)
+    model(x)
+    model.eval()
+    exported = export_qcdq(model, x[:1], tmp_path / "model.onnx", verify_on=x)
+    assert exported.verification is not None and exported.verification.as_written.max_diff_steps == 0
+    assert len(run(tmp_path / "model.onnx", x)) == 1
+
+
+def test_a_quantized_bias_is_carried(tmp_path: Path) -> None:
+    from brevitas.quant import Int32Bias
+
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        qnn.QuantIdentity(bit_width=8, return_quant_tensor=True),
+        qnn.QuantLinear(4, 3, bias=True, weight_bit_width=4, bias_quant=Int32Bias),
+    )
+    x = torch.randn(12, 4)
+    model(x)
+    model.eval()
+    exported = export_qcdq(model, x[:1], tmp_path / "model.onnx", verify_on=x)
+    assert exported.verification is not None and exported.verification.max_abs_diff < 1e-5
