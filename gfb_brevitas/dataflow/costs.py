@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
@@ -11,7 +12,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from gfb_brevitas.costs.protocol import BoundCost
 from gfb_brevitas.costs.registry import register_cost
-from gfb_brevitas.dataflow.accelerator import Accelerator, FoldingRule, PopulationCost, Target
+from gfb_brevitas.dataflow.accelerator import Accelerator, PopulationCost, Target
 from gfb_brevitas.dataflow.graph import HardwareLayer
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.profile import ModelProfile
@@ -188,48 +189,20 @@ def _shared(profile: ModelProfile, target: Target) -> _Shared:
     return by_target[target]
 
 
-def _on_board(cost: type[Any]) -> Callable[..., Any]:
-    """A factory of a cost that takes the options of its target one by one."""
+def _by_options(cost: Callable[..., Any]) -> Callable[..., Any]:
+    """A factory of a cost that takes the options of its target, and its own, one by one."""
+    own = [p for name, p in inspect.signature(cost).parameters.items() if name not in ("target", "name")]
+    targets = inspect.signature(Target).parameters
 
-    def factory(
-        *,
-        board: str,
-        fps: float | None = None,
-        clock_mhz: float = 100.0,
-        standalone_thresholds: bool = False,
-        folding: FoldingRule = "cheapest",
-    ) -> Any:
-        target = Target(
-            board=board,
-            fps=fps,
-            clock_mhz=clock_mhz,
-            standalone_thresholds=standalone_thresholds,
-            folding=folding,
-        )
-        return cost(target=target)
+    def factory(**options: Any) -> Any:
+        target = Target(**{name: value for name, value in options.items() if name in targets})
+        return cost(target=target, **{name: v for name, v in options.items() if name not in targets})
 
+    # What cost_from_name checks options against, and names in its errors.
+    factory.__signature__ = inspect.Signature([*own, *targets.values()])  # type: ignore[attr-defined]
     return factory
 
 
-def _resource_on_board(
-    *,
-    resource: Resource,
-    board: str,
-    fps: float | None = None,
-    clock_mhz: float = 100.0,
-    standalone_thresholds: bool = False,
-    folding: FoldingRule = "cheapest",
-) -> FpgaResource:
-    cycles: FpgaCycles = _on_board(FpgaCycles)(
-        board=board,
-        fps=fps,
-        clock_mhz=clock_mhz,
-        standalone_thresholds=standalone_thresholds,
-        folding=folding,
-    )
-    return FpgaResource(resource=resource, target=cycles.target)
-
-
-register_cost("fpga_resource", _resource_on_board)
-register_cost("fpga_cycles", _on_board(FpgaCycles))
-register_cost("fpga_latency", _on_board(FpgaLatency))
+register_cost("fpga_resource", _by_options(FpgaResource))
+register_cost("fpga_cycles", _by_options(FpgaCycles))
+register_cost("fpga_latency", _by_options(FpgaLatency))
