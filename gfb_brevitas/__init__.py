@@ -39,6 +39,7 @@ from gfb_brevitas.rules import Fix, Range, Tie
 from gfb_brevitas.samplers import CmaSampler
 from gfb_brevitas.search import (
     Callback,
+    RecordedRun,
     SearchConfig,
     SearchResult,
     TrainingConfig,
@@ -72,6 +73,7 @@ __all__ = [
     "NothingSearchableError",
     "QuantizerInfo",
     "Range",
+    "RecordedRun",
     "SearchConfig",
     "SearchResult",
     "SearchSpace",

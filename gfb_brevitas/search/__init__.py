@@ -18,6 +18,7 @@ from gfb_brevitas.search.history import (
 )
 from gfb_brevitas.search.loading import load_best
 from gfb_brevitas.search.presets import PRESETS, Preset, preset
+from gfb_brevitas.search.recorded_run import EvaluatedCandidates, RecordedBudget, RecordedRun
 from gfb_brevitas.search.result import SearchResult
 
 __all__ = [
@@ -28,11 +29,14 @@ __all__ = [
     "Candidate",
     "EndRecord",
     "EpochRecord",
+    "EvaluatedCandidates",
     "GenerationRecord",
     "GradientFreeStep",
     "History",
     "Preset",
     "Record",
+    "RecordedBudget",
+    "RecordedRun",
     "RoundRecord",
     "SearchConfig",
     "SearchResult",

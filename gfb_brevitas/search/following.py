@@ -17,6 +17,7 @@ from gfb_brevitas.distributed import World
 from gfb_brevitas.search.checkpoint import BestState, Checkpoint, content_digest, model_state
 from gfb_brevitas.search.generation_log import GenerationLog
 from gfb_brevitas.search.history import Record
+from gfb_brevitas.sensitivity import SensitivityTable
 from gfb_brevitas.space import Bits, Vector
 
 
@@ -93,10 +94,15 @@ class SharedGenerationLog(GenerationLog):
         told = self._world.broadcast("candidates in the log", packed)
         return np.array(json.loads(told), dtype=np.int64) if told else None
 
-    def append(self, generation: int, bits: Bits, losses: Vector) -> None:
+    def append(self, generation: int, bits: Bits, losses: Vector, costs: Vector) -> None:
         """See :meth:`GenerationLog.append`."""
         if self._log is not None:
-            self._log.append(generation, bits, losses)
+            self._log.append(generation, bits, losses, costs)
+
+    def keep_sensitivity(self, table: SensitivityTable) -> None:
+        """See :meth:`GenerationLog.keep_sensitivity`."""
+        if self._log is not None:
+            self._log.keep_sensitivity(table)
 
 
 def _packed(beginning: Beginning) -> bytes:

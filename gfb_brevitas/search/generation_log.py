@@ -2,6 +2,7 @@
 
 A resumed step is replayed from its start with the same seeds. Losses of generations that were
 evaluated before come from this log, so that nothing is computed twice and the result is the same.
+What else is in it, costs and the sensitivity estimate, is for those who look at the run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from gfb_brevitas.errors import CheckpointError
+from gfb_brevitas.search.history import json_ready
 from gfb_brevitas.search.json_lines import JsonLinesFile
+from gfb_brevitas.sensitivity import SensitivityTable
 from gfb_brevitas.space import Bits, Vector
 
 _logger = logging.getLogger(__name__)
@@ -36,7 +39,7 @@ class GenerationLog:
         lines = self._file.read()
         header = {"version": 1, **identity}
         if lines and lines[0] == header:
-            self._known = {line["generation"]: line for line in lines[1:]}
+            self._known = {line["generation"]: line for line in lines[1:] if "generation" in line}
             _logger.info("%d generations come from %s.", len(self._known), path)
             return
         if lines:
@@ -73,7 +76,18 @@ class GenerationLog:
         line = self._known.get(generation)
         return None if line is None else np.array(line["bits"], dtype=np.int64)
 
-    def append(self, generation: int, bits: Bits, losses: Vector) -> None:
-        """Keep an evaluated generation; it is on the disk when this returns."""
-        finite = [loss if math.isfinite(loss) else None for loss in losses.tolist()]
-        self._file.append({"generation": generation, "bits": bits.tolist(), "losses": finite})
+    def append(self, generation: int, bits: Bits, losses: Vector, costs: Vector) -> None:
+        """Keep an evaluated generation; it is on the disk when this returns.
+
+        Args:
+            generation: Number of the generation, from 1.
+            bits: Shape ``(P, quantizers)``.
+            losses: Shape ``(P,)``; NaN where not finite.
+            costs: Shape ``(P, budgets)``.
+        """
+        document = {"generation": generation, "bits": bits.tolist()}
+        self._file.append(document | json_ready({"losses": losses.tolist(), "costs": costs.tolist()}))
+
+    def keep_sensitivity(self, table: SensitivityTable) -> None:
+        """Keep the estimate that the first generation was chosen by."""
+        self._file.append({"sensitivity": json_ready(table.increases.tolist())})

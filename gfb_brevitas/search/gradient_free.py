@@ -197,7 +197,10 @@ class GradientFreeStep:
         names = self.space.profile.names
         if not told:
             return None
-        return SensitivityTable(names=names, increases=np.frombuffer(told).reshape(len(names), -1))
+        agreed = SensitivityTable(names=names, increases=np.frombuffer(told).reshape(len(names), -1))
+        if self.log is not None:
+            self.log.keep_sensitivity(agreed)
+        return agreed
 
     def _super_batch(self) -> SuperBatch:
         return SuperBatch(
@@ -233,7 +236,7 @@ class GradientFreeStep:
             losses = evaluator.losses(bits, super_batch)
         losses = np.where(np.isfinite(losses), losses, math.nan)
         if self.log is not None:
-            self.log.append(number, bits, losses)
+            self.log.append(number, bits, losses, self.constraints.costs(bits))
         return losses
 
     def _stop_reason(self, study: StepStudy | GuidedStudy, generations: int) -> str | None:
@@ -277,6 +280,7 @@ class GradientFreeStep:
             evaluations=sum(len(generation.bits) for generation in generations),
             best_value=float(finite.min(initial=math.inf)) if len(finite) else math.nan,
             mean_value=float(finite.mean()) if len(finite) else math.nan,
+            median_value=float(np.median(finite)) if len(finite) else math.nan,
             best_feasible_loss=float(feasible.min()) if len(feasible) else math.nan,
             feasible=int(last.feasible.sum()),
             non_finite=int((~np.isfinite(last.losses)).sum()),

@@ -87,6 +87,7 @@ class GenerationRecord(Record):
         evaluations: Objective evaluations of the step so far.
         best_value: Smallest objective value (loss + penalty) of the generation.
         mean_value: Mean of its finite objective values.
+        median_value: Median of its finite objective values.
         best_feasible_loss: Smallest loss among its feasible candidates; NaN if there are none.
         feasible: Number of its feasible candidates.
         non_finite: Number of its candidates whose loss was NaN or infinite.
@@ -100,6 +101,7 @@ class GenerationRecord(Record):
     evaluations: int
     best_value: float
     mean_value: float
+    median_value: float
     best_feasible_loss: float
     feasible: int
     non_finite: int

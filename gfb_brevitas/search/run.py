@@ -51,6 +51,7 @@ from gfb_brevitas.search.history import (
 from gfb_brevitas.search.loading import load_state
 from gfb_brevitas.search.plan import Unit, planned_units, step_name
 from gfb_brevitas.search.run_folder import RunFolder
+from gfb_brevitas.search.run_profile import mean_clipping_values, profile_document
 from gfb_brevitas.search.storages import delete_studies, require_no_studies
 from gfb_brevitas.search.training import Trainer
 from gfb_brevitas.search.trial_writer import TrialWriter
@@ -154,7 +155,7 @@ class Run:
         if self.folder is not None:
             self.folder.clear()
             self._save()
-            self.folder.begin(self._id, configuration, versions)
+            self.folder.begin(self._id, configuration, versions, profile_document(self.constraints))
         self._lead(None)
         self._notify_start(configuration, resumed=False)
 
@@ -222,7 +223,7 @@ class Run:
         """Write the results into the folder, if there is one and they are not there already."""
         # Others add figures to a summary; that of a run that was complete already stays as it is.
         if self.folder is not None and not (self._was_complete and self.folder.holds_result):
-            self.folder.finish(allocation, summary)
+            self.folder.finish(allocation, summary, mean_clipping_values(self.model))
 
     def _calibrate(self, unit: Unit) -> CalibrationRecord:
         began = time.perf_counter()

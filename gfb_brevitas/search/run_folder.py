@@ -3,11 +3,13 @@
 Layout::
 
     config.json       what makes the run what it is; a resumed run must be the same
+    profile.json      what is searched: quantizers, budgets and what they come to at uniform widths
     history.jsonl     all records, one per line
-    generations/      bits and losses of every generation, one file per gradient-free step
+    generations/      bits, losses and costs of every generation, one file per gradient-free step
     checkpoints/      latest.pt, previous.pt (to resume), best.pt (the best feasible state)
     unwritten.journal trials that the Optuna storage did not take; an Optuna journal itself
     allocation.json   the final bit allocation
+    clipping.json     the learned clipping values per quantizer and width; there when the run has ended
     summary.json      the result in numbers; there when the run has ended
     run.log           the log
     run.lock          held while a process works in the folder
@@ -85,11 +87,18 @@ class RunFolder:
         for log in (self.path / "generations").glob("round-*/step-*.jsonl"):
             log.unlink()
 
-    def begin(self, run_id: str, configuration: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+    def begin(
+        self,
+        run_id: str,
+        configuration: Mapping[str, Any],
+        versions: Mapping[str, str],
+        profile: Mapping[str, Any],
+    ) -> None:
         """Mark the folder as holding a run; to be called after the first checkpoint was saved."""
         document = {"format": FORMAT, "version": VERSION, "run": run_id, "versions": dict(versions)}
         document["configuration"] = dict(configuration)
         with saving(self._config):
+            write_text_atomically(self.path / "profile.json", json.dumps(profile, indent=1) + "\n")
             write_text_atomically(self._config, json.dumps(document, indent=2) + "\n")
 
     def require_same(self, configuration: Mapping[str, Any]) -> None:
@@ -170,11 +179,17 @@ class RunFolder:
         """Whether the results were written."""
         return all((self.path / name).exists() for name in ("allocation.json", "summary.json"))
 
-    def finish(self, allocation: BitAllocation, summary: Mapping[str, Any]) -> None:
+    def finish(
+        self,
+        allocation: BitAllocation,
+        summary: Mapping[str, Any],
+        clipping: Mapping[str, Mapping[int, float]],
+    ) -> None:
         """Write the results."""
         document = {"format": f"{FORMAT}.summary", "version": VERSION, **summary}
         with saving(self.path):
             allocation.save(self.path / "allocation.json")
+            write_text_atomically(self.path / "clipping.json", json.dumps(clipping) + "\n")
             write_text_atomically(self.path / "summary.json", json.dumps(document, indent=2) + "\n")
 
 

@@ -27,6 +27,7 @@ GENERATION = GenerationRecord(
     evaluations=12,
     best_value=0.1 + 0.2,
     mean_value=0.5,
+    median_value=0.45,
     best_feasible_loss=0.4,
     feasible=3,
     non_finite=1,

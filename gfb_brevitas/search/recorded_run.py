@@ -1,0 +1,240 @@
+"""A run as its folder holds it: read only, without the model, while it runs or after."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfb_brevitas.allocation import BitAllocation
+from gfb_brevitas.errors import AllocationError, CheckpointError
+from gfb_brevitas.profile import QuantizerInfo, RefusedQuantizer
+from gfb_brevitas.search.history import History, Record
+from gfb_brevitas.search.json_lines import JsonLinesFile
+from gfb_brevitas.search.run_folder import FORMAT, VERSION
+from gfb_brevitas.search.run_profile import PROFILE_FORMAT, PROFILE_VERSION
+from gfb_brevitas.space import Bits, Vector
+
+_Read = TypeVar("_Read")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedBudget:
+    """A budget of a run.
+
+    Attributes:
+        name: Name of its cost.
+        unit: The cost's unit.
+        limit: The most that the cost may be.
+        at_uniform_bits: What the cost is at uniform widths, by width; a quantizer that cannot take the
+            width counts at the nearest one that it can.
+    """
+
+    name: str
+    unit: str
+    limit: float
+    at_uniform_bits: Mapping[int, float]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EvaluatedCandidates:
+    """All candidates of one gradient-free step, in the order of their evaluation.
+
+    Attributes:
+        round: Round, from 1.
+        step: Step of the round, from 1.
+        generation: Shape ``(N,)``, each one's generation, from 1.
+        bits: Shape ``(N, quantizers)``.
+        losses: Shape ``(N,)``; NaN where not finite.
+        costs: Shape ``(N, budgets)``.
+        sensitivity: Expected increase of the loss, shape ``(quantizers, largest width + 1)``, column b for b
+            bits, as :class:`gfb_brevitas.sensitivity.SensitivityTable`; ``None`` where none was made.
+    """
+
+    round: int
+    step: int
+    generation: NDArray[np.int64]
+    bits: Bits
+    losses: Vector
+    costs: Vector
+    sensitivity: Vector | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedRun:
+    """A run as its folder holds it.
+
+    Example:
+        >>> run = RecordedRun.load("runs/digits")  # doctest: +SKIP
+        >>> run.history.rounds[-1].metric, run.allocation  # doctest: +SKIP
+
+    Attributes:
+        path: The folder.
+        run_id: The id that the run got when it began.
+        configuration: Everything that makes the run what it is, as plain data.
+        versions: Versions of the packages that it began with, by name.
+        quantizers: The searchable quantizers in the order of the forward pass, with the ranges and ties
+            of the search.
+        refused: The quantizers that were not searched.
+        budgets: The budgets.
+        history: All records so far.
+        summary: The result in numbers; ``None`` until the run has ended.
+        allocation: The final allocation; ``None`` until the run has ended.
+        clipping: Learned clipping values by quantizer and width, the mean where there is one per channel;
+            ``None`` until the run has ended.
+    """
+
+    path: Path
+    run_id: str
+    configuration: Mapping[str, Any]
+    versions: Mapping[str, str]
+    quantizers: tuple[QuantizerInfo, ...]
+    refused: tuple[RefusedQuantizer, ...]
+    budgets: tuple[RecordedBudget, ...]
+    history: History
+    summary: Mapping[str, Any] | None
+    allocation: BitAllocation | None
+    clipping: Mapping[str, Mapping[int, float]] | None
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> RecordedRun:
+        """Read the folder of a run; nothing in it changes.
+
+        Raises:
+            CheckpointError: If it holds no run, or naming the file that is damaged.
+        """
+        path = Path(folder)
+        config = path / "config.json"
+        if not config.is_file():
+            raise CheckpointError(f"{str(path)!r} holds no run. Give the folder of one (`run_folder`).")
+        run_id, configuration, versions = _read(config, _beginning)
+        quantizers, refused, budgets = _read(path / "profile.json", _profile)
+        ended = all((path / name).exists() for name in ("allocation.json", "summary.json"))
+        return cls(
+            path=path,
+            run_id=run_id,
+            configuration=configuration,
+            versions=versions,
+            quantizers=quantizers,
+            refused=refused,
+            budgets=budgets,
+            history=History(tuple(map(Record.from_dict, JsonLinesFile(path / "history.jsonl").read()))),
+            summary=_read(path / "summary.json", _summary) if ended else None,
+            allocation=_allocation(path / "allocation.json") if ended else None,
+            clipping=_read(path / "clipping.json", _clipping) if ended else None,
+        )
+
+    @cached_property
+    def candidates(self) -> tuple[EvaluatedCandidates, ...]:
+        """All candidates that were evaluated, by gradient-free step.
+
+        Raises:
+            CheckpointError: If a file of them is damaged.
+        """
+        files = sorted((self.path / "generations").glob("round-*/step-*.jsonl"))
+        # One that holds only its head was begun and not written to.
+        steps = [self._step(file, lines) for file in files if len(lines := JsonLinesFile(file).read()) > 1]
+        return tuple(sorted(steps, key=lambda step: (step.round, step.step)))
+
+    def _step(self, file: Path, lines: list[dict[str, Any]]) -> EvaluatedCandidates:
+        try:
+            generations = [line for line in lines[1:] if "generation" in line]
+            sizes = [len(line["losses"]) for line in generations]
+            tables = [_floats(line["sensitivity"]) for line in lines[1:] if "sensitivity" in line]
+            return EvaluatedCandidates(
+                round=int(lines[0]["round"]),
+                step=int(lines[0]["step"]),
+                generation=np.repeat([int(line["generation"]) for line in generations], sizes),
+                bits=np.array([row for line in generations for row in line["bits"]], dtype=np.int64).reshape(
+                    sum(sizes), len(self.quantizers)
+                ),
+                losses=_floats([loss for line in generations for loss in line["losses"]]),
+                costs=_floats([row for line in generations for row in line["costs"]]).reshape(
+                    sum(sizes), len(self.budgets)
+                ),
+                sensitivity=tables[0] if tables else None,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{str(file)!r} is damaged: {_reason(error)}.") from error
+
+
+def _read(path: Path, understood: Callable[[Any], _Read]) -> _Read:
+    try:
+        return understood(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{str(path)!r} is damaged: {_reason(error)}.") from error
+
+
+def _beginning(document: Any) -> tuple[str, Mapping[str, Any], Mapping[str, str]]:
+    _require_format(document, FORMAT, VERSION)
+    return str(document["run"]), _mapping(document["configuration"]), _mapping(document["versions"])
+
+
+def _profile(
+    document: Any,
+) -> tuple[tuple[QuantizerInfo, ...], tuple[RefusedQuantizer, ...], tuple[RecordedBudget, ...]]:
+    _require_format(document, PROFILE_FORMAT, PROFILE_VERSION)
+    known = {field.name for field in fields(QuantizerInfo)}
+    quantizers = tuple(
+        QuantizerInfo(
+            **{name: value for name, value in row.items() if name in known} | {"feeds": tuple(row["feeds"])}
+        )
+        for row in document["quantizers"]
+    )
+    budgets = tuple(
+        RecordedBudget(
+            name=str(row["name"]),
+            unit=str(row["unit"]),
+            limit=float(row["limit"]),
+            at_uniform_bits={int(bits): _float(cost) for bits, cost in row["at_uniform_bits"].items()},
+        )
+        for row in document["budgets"]
+    )
+    return quantizers, tuple(RefusedQuantizer(**row) for row in document["refused"]), budgets
+
+
+def _summary(document: Any) -> Mapping[str, Any]:
+    _require_format(document, f"{FORMAT}.summary", VERSION)
+    return _mapping(document)
+
+
+def _clipping(document: Any) -> Mapping[str, Mapping[int, float]]:
+    return {name: {int(bits): float(value) for bits, value in row.items()} for name, row in document.items()}
+
+
+def _allocation(path: Path) -> BitAllocation:
+    try:
+        return BitAllocation.load(path)
+    except AllocationError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _require_format(document: Any, name: str, version: int) -> None:
+    if document["format"] != name or document["version"] != version:
+        raise ValueError(f"it is not of format {name!r}, version {version}")
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"an object is expected, not {value!r}")
+    return value
+
+
+def _float(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _floats(values: Any) -> Vector:
+    return np.array(values, dtype=np.float64)  # None becomes NaN
+
+
+def _reason(error: Exception) -> str:
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
