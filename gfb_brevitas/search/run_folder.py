@@ -193,6 +193,25 @@ class RunFolder:
             write_text_atomically(self.path / "summary.json", json.dumps(document, indent=2) + "\n")
 
 
+def add_to_summary(folder: Path, figures: Mapping[str, Any]) -> None:
+    """Add figures to the ``summary.json`` of a run that has ended.
+
+    Args:
+        folder: The run's folder.
+        figures: Plain data for JSON.
+
+    Raises:
+        CheckpointError: If there is no summary, or it is damaged or cannot be written.
+    """
+    path = folder / "summary.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8")) | dict(figures)
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{str(path)!r} is not the summary of a run: {error}.") from error
+    with saving(path):
+        write_text_atomically(path, json.dumps(summary, indent=2) + "\n")
+
+
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path, encoding="utf-8")

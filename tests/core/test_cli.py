@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -190,6 +191,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def copied(run_folder: Path, place: Path, summary: str) -> Path:
+    """A copy of a run with another summary."""
+    folder = place / "run"
+    shutil.copytree(run_folder, folder)
+    (folder / "summary.json").write_text(summary)
+    return folder
+
+
 def test_show_prints_the_numbers_the_budgets_and_the_widths(finished: Path) -> None:
     result = gfb("show", finished)
     assert result.exit_code == 0
@@ -208,11 +217,11 @@ def test_show_fits_into_80_columns_whatever_the_names(finished: Path, tmp_path: 
     summary = json.loads((finished / "summary.json").read_text())
     name = "features.transition.denselayer." * 4 + "weight_quant"
     summary["allocation"][name] = 3
-    (tmp_path / "summary.json").write_text(json.dumps(summary))
-    result = gfb("show", tmp_path)
+    folder = copied(finished, tmp_path, json.dumps(summary))
+    result = gfb("show", folder)
     assert result.exit_code == 0
     path, *tables = result.stdout.splitlines()
-    assert path == str(tmp_path)  # whole, however long
+    assert path == str(folder)  # whole, however long
     assert max(map(len, tables)) <= 80
     assert "".join(re.sub(r"\s+\d* *$", "", line) for line in tables).endswith(name)
 
@@ -220,8 +229,8 @@ def test_show_fits_into_80_columns_whatever_the_names(finished: Path, tmp_path: 
 def test_show_of_a_budget_that_is_exceeded(finished: Path, tmp_path: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     summary["costs"][0] |= {"use": 1.25, "feasible": False}
-    (tmp_path / "summary.json").write_text(json.dumps(summary))
-    assert "125.0%, too much" in gfb("show", tmp_path).stdout
+    folder = copied(finished, tmp_path, json.dumps(summary))
+    assert "125.0%, too much" in gfb("show", folder).stdout
 
 
 def test_show_of_no_folder(tmp_path: Path) -> None:
@@ -229,12 +238,18 @@ def test_show_of_no_folder(tmp_path: Path) -> None:
 
 
 def test_show_of_another_folder(tmp_path: Path) -> None:
-    assert_one_line(gfb("show", tmp_path), "is not the folder of a run", "summary.json")
+    assert_one_line(gfb("show", tmp_path), "holds no run. Give the folder of one")
 
 
 def test_show_of_a_run_that_has_not_ended(finished: Path, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_bytes((finished / "config.json").read_bytes())
-    assert_one_line(gfb("show", tmp_path), "has not ended. Run its command again to let it go on.")
+    folder = copied(finished, tmp_path, "")
+    (folder / "summary.json").unlink()
+    result = gfb("show", folder)
+    assert result.exit_code == 0
+    assert "has not ended: 2 of 2 rounds, 5 epochs so far" in " ".join(result.stdout.split())
+    last = json.loads((folder / "history.jsonl").read_text().splitlines()[-1])
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert all([name, str(bits)] in rows for name, bits in last["allocation"].items())
 
 
 def without(key: str) -> Any:
@@ -258,7 +273,5 @@ def without(key: str) -> Any:
 def test_show_of_a_damaged_summary(finished: Path, tmp_path: Path, damage: Any) -> None:
     damaged = damage(json.loads((finished / "summary.json").read_text()))
     text = damaged if isinstance(damaged, str) else json.dumps(damaged)
-    (tmp_path / "summary.json").write_text(text)
-    assert_one_line(
-        gfb("show", tmp_path), "CheckpointError: ", "summary.json' is not the summary of a run, or damaged"
-    )
+    folder = copied(finished, tmp_path, text)
+    assert_one_line(gfb("show", folder), "CheckpointError: ", "summary.json' is", "damaged")

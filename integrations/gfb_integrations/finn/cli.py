@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from gfb_brevitas.cli.models import model_and_inputs
 from gfb_brevitas.errors import ConfigurationError, ExportError, GfbError
 from gfb_integrations.finn import (
     CheckReport,
@@ -131,12 +130,7 @@ def check_command(
 
 
 def _check(factory: str) -> CheckReport:
-    made = load_object(factory)()
-    if not (isinstance(made, tuple) and len(made) == 2):
-        raise ConfigurationError(
-            f"{factory!r} must return a model and example inputs, (model, inputs); it returned {made!r:.200}."
-        )
-    return check(*made)
+    return check(*model_and_inputs(factory))
 
 
 def _check_table(report: CheckReport) -> Table:
@@ -217,24 +211,6 @@ def _verification_table(found: FinnVerification) -> Table:
         node = "" if stage.node is None else f"{stage.node} ({stage.differing_values} values)"
         table.add_row(stage.stage, f"{stage.max_abs_diff:.3g}", steps, agreement, node)
     return table
-
-
-def load_object(reference: str) -> Any:
-    """What ``module:name`` refers to; modules of the current folder are found too.
-
-    Raises:
-        ConfigurationError: If it cannot be imported.
-    """
-    module, _, name = reference.partition(":")
-    if not module or not name:
-        raise ConfigurationError(f"Name a function as module:function; got {reference!r}.")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"{reference!r} cannot be loaded: {error}.") from error
-    finally:
-        sys.path.pop(0)
 
 
 def _or_exit(action: Callable[[], _T]) -> _T:

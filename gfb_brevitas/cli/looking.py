@@ -1,0 +1,108 @@
+"""``gfb inspect``, ``gfb show``, ``gfb compare``, ``gfb report``."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import gfb_brevitas as gfb
+from gfb_brevitas.cli.models import model_and_inputs
+from gfb_brevitas.cli.output import AsJson, errors_in_one_line, put
+from gfb_brevitas.errors import CheckpointError
+from gfb_brevitas.report import (
+    profile_table,
+    run_rows,
+    runs_tables,
+    summary_tables,
+    uniform_costs,
+    uniform_costs_table,
+)
+from gfb_brevitas.search import RecordedRun
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+
+
+def inspect(
+    factory: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:FUNCTION",
+            help="Function without arguments that returns a Brevitas model and example inputs of one batch.",
+        ),
+    ],
+    bits: Annotated[tuple[int, int], typer.Option(metavar="MIN MAX", help="Range of widths.")] = (1, 8),
+    board: Annotated[str | None, typer.Option(help="Show the resources of this FPGA board, too.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Samples per second that the board is to reach.")] = None,
+    clock_mhz: Annotated[float, typer.Option(help="The board's clock frequency.")] = 100.0,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a search would find in a model: its quantizers, ties, and costs at every uniform width."""
+    with errors_in_one_line():
+        searchable = gfb.make_searchable(*model_and_inputs(factory), bits=bits)
+        budgets = () if board is None else gfb.Budget.board(board, fps=fps, clock_mhz=clock_mhz)
+        costs = uniform_costs(searchable.space, budgets)
+        profile = searchable.profile
+        put(
+            {"quantizers": [vars(info) for info in profile], "refused": [vars(r) for r in profile.refused]}
+            | {"costs": [row.to_dict() for row in costs]},
+            lambda: [profile_table(profile), uniform_costs_table(costs)],
+            as_json=as_json,
+        )
+
+
+def show(folder: Run, as_json: AsJson = False) -> None:
+    """Print a run: its numbers, its budgets and the bit width of every quantizer."""
+    with errors_in_one_line():
+        run = _loaded(folder)
+        rows = run_rows([run])
+        if run.summary is None:
+            put(rows[0], lambda: [_state(run), *runs_tables([run])], as_json=as_json)
+            return
+        try:
+            tables = summary_tables(run.summary)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise CheckpointError(
+                f"{str(folder / 'summary.json')!r} is not the summary of a run, or damaged "
+                f"({type(error).__name__}: {error}). Run the run's command again to have it written anew."
+            ) from error
+        put(dict(run.summary), lambda: [str(folder), *tables], as_json=as_json)
+
+
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print runs side by side: metric, budgets, and the bit widths where they are of one model."""
+    with errors_in_one_line():
+        runs = [_loaded(folder) for folder in folders]
+        put(run_rows(runs), lambda: runs_tables(runs), as_json=as_json)
+
+
+def report(
+    folder: Run,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file; by default report.html in the folder.")
+    ] = None,
+) -> None:
+    """Write a run's report: one HTML file that needs no network."""
+    with errors_in_one_line():
+        _loaded(folder)
+        write_report: Any = importlib.import_module("gfb_integrations.report").write_report
+        typer.echo(str(write_report(folder, output)))
+
+
+def _loaded(folder: Path) -> RecordedRun:
+    if not folder.is_dir():
+        raise CheckpointError(f"There is no folder {str(folder)!r}. Give the folder of a run.")
+    return RecordedRun.load(folder)
+
+
+def _state(run: RecordedRun) -> str:
+    return (
+        f"The run in {str(run.path)!r} has not ended: {len(run.history.rounds)} of "
+        f"{run.configuration['search']['rounds']} rounds, {len(run.history.epochs)} epochs so far. If it "
+        "was stopped, repeating its command lets it go on."
+    )

@@ -1,0 +1,176 @@
+"""``gfb apply`` and ``gfb export``: a plain Brevitas model out of an allocation or a run."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.table import Table
+from torch import Tensor, nn
+
+import gfb_brevitas as gfb
+from gfb_brevitas.cli.output import AsJson, errors_in_one_line, put
+from gfb_brevitas.configuration import ConfiguredRun
+from gfb_brevitas.configuration.references import call
+from gfb_brevitas.errors import CheckpointError, ConfigurationError
+from gfb_brevitas.files import replacing
+from gfb_brevitas.report import profile_table
+from gfb_brevitas.search.run_folder import add_to_summary
+
+Factory = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="MODULE:FUNCTION",
+        help="Function without arguments that returns a Brevitas model and example inputs of one batch.",
+    ),
+]
+VERIFIED_SAMPLES = 256
+"""Samples that an exported file is compared with the model on, at most."""
+
+
+def apply(
+    allocation: Annotated[Path, typer.Argument(metavar="ALLOCATION", help="An allocation.json.")],
+    model: Factory,
+    weights: Annotated[
+        Path | None, typer.Option(help="State dict of the model at this allocation, to load into it.")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the state dict of the model here.")] = None,
+    export_to: Annotated[Path | None, typer.Option("--export", help="Write the model as QONNX here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a model the bit widths of an allocation; show, save or export it."""
+    with errors_in_one_line():
+        module, example = model_and_inputs(model)
+        bits = gfb.BitAllocation.load(allocation)
+        applied = gfb.apply_allocation(module, bits)
+        if weights is not None:
+            _load_weights(applied, weights)
+        profile = gfb.make_searchable(module, example).profile
+        if save is not None:
+            with replacing(save) as temporary:
+                torch.save(applied.state_dict(), temporary)
+        if export_to is not None:
+            _export(applied.eval(), example, export_to, None)
+        written = [str(path) for path in (save, export_to) if path is not None]
+        put(
+            {"allocation": dict(bits), "files": written},
+            lambda: [profile_table(profile, bits), *written],
+            as_json=as_json,
+        )
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file; by default model.qonnx.onnx in the folder."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="Function that returns the run's Brevitas model and example inputs; not for runs of a "
+            "configuration file.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the best model of a run as QONNX for FINN, and prove that the file computes the same."""
+    with errors_in_one_line():
+        path = folder / "model.qonnx.onnx" if output is None else output
+        run = None
+        if model is None:
+            run = ConfiguredRun.of_folder(folder)
+            searchable, example = run.searchable(), run.model()[1]
+        else:
+            module, example = model_and_inputs(model)
+            searchable = gfb.make_searchable(module, example)
+        allocation = gfb.load_best(folder, searchable)
+        frozen = searchable.freeze(allocation).eval()
+        report = _export(frozen, example, path, None if run is None else _samples(run))
+        put(report.to_dict(), lambda: [_export_table(report)], as_json=as_json)
+
+
+def export_result(run: ConfiguredRun, model: nn.Module, path: Path) -> Any:
+    """Write the model of a run that has ended as QONNX, verified on its validation data.
+
+    What the proof found is added to the run's summary.
+    """
+    report = _export(model, run.model()[1], path, _samples(run))
+    figures: dict[str, Any] = {"qonnx": report.to_dict()}
+    if report.verification is not None:
+        figures["qonnx_max_abs_diff"] = report.verification.max_abs_diff
+        figures["qonnx_argmax_agreement"] = report.verification.argmax_agreement
+    add_to_summary(run.run_folder, figures)
+    return report
+
+
+def model_and_inputs(factory: str) -> tuple[nn.Module, Any]:
+    """What a function of the user returns: a Brevitas model and example inputs.
+
+    Raises:
+        ConfigurationError: If it cannot be loaded or returns something else.
+    """
+    made = call(factory)
+    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
+        raise ConfigurationError(
+            f"{factory!r} must return a model and example inputs, (model, inputs); it returned {made!r:.200}."
+        )
+    return made
+
+
+def _export(model: nn.Module, example: Any, path: Path, samples: Any) -> Any:
+    qonnx = importlib.import_module("gfb_integrations.qonnx")
+    inputs = _tensors(example)
+    one = tuple(tensor[:1] for tensor in inputs)  # FINN wants one sample
+    verify_on = inputs if samples is None else samples
+    return qonnx.export_qonnx(model, one, path, verify_on=tuple(verify_on))
+
+
+def _samples(run: ConfiguredRun) -> tuple[Tensor, ...] | None:
+    """Inputs of validation batches, where batches are pairs of inputs and something else."""
+    batches = run.batches("validation_batches")
+    if batches is None:
+        batches = run.batches("train_batches")
+    assert batches is not None
+    found: list[Tensor] = []
+    for batch in batches() if callable(batches) else batches:
+        if not (isinstance(batch, tuple | list) and isinstance(batch[0], Tensor)):
+            return None
+        found.append(batch[0])
+        if sum(map(len, found)) >= VERIFIED_SAMPLES:
+            break
+    return (torch.cat(found)[:VERIFIED_SAMPLES],)
+
+
+def _tensors(example: Any) -> tuple[Tensor, ...]:
+    if isinstance(example, Tensor):
+        return (example,)
+    if isinstance(example, tuple | list) and all(isinstance(item, Tensor) for item in example):
+        return tuple(example)
+    raise ConfigurationError(f"Export takes tensors as example inputs; got {type(example).__name__!r}.")
+
+
+def _load_weights(model: nn.Module, path: Path) -> None:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(state)
+    except (OSError, RuntimeError, ValueError, AttributeError, TypeError, EOFError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise CheckpointError(f"{str(path)!r} does not hold the weights of this model: {reason}") from error
+    except Exception as error:  # pickle's own, of a file that is not one of weights only
+        raise CheckpointError(f"{str(path)!r} is not a file of weights: {type(error).__name__}.") from error
+
+
+def _export_table(report: Any) -> Table | str:
+    proof = report.verification
+    if proof is None:
+        return str(report.path)
+    return (
+        f"{report.path}: {proof.samples} samples, largest difference to PyTorch {proof.max_abs_diff:.3g}, "
+        f"same class for {proof.argmax_agreement:.1%}"
+    )

@@ -1,0 +1,57 @@
+"""What all commands print alike: errors in one line, JSON for programs, tables for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+from rich.markup import escape
+
+from gfb_brevitas.errors import GfbError
+from gfb_brevitas.search.history import json_ready
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def say(text: str) -> None:
+    """Print a line of markup to the error stream."""
+    # Not wrapped: what is copied from the terminal or a log is then whole.
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """End the command with 1 and the error's message where the package raises one on purpose."""
+    try:
+        yield
+    except GfbError as error:
+        say(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}")
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        say("Interrupted. Run the same command again to go on where it stopped.")
+        raise typer.Exit(130) from None
+
+
+def put(document: Any, tables: Callable[[], Sequence[RenderableType]], *, as_json: bool) -> None:
+    """Print a result.
+
+    Args:
+        document: The result as plain data.
+        tables: Makes what people see, one below the other; strings are printed as they are.
+        as_json: Whether to print the data instead.
+    """
+    if as_json:
+        typer.echo(json.dumps(json_ready(document), indent=2))
+        return
+    console = Console()
+    for number, part in enumerate(tables()):
+        if number:
+            console.print()
+        if isinstance(part, str):
+            console.print(part, markup=False, highlight=False, soft_wrap=True)
+        else:
+            console.print(part)

@@ -1,0 +1,63 @@
+"""Programs of the user: Python files with a function ``main(arguments)``."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gfb_brevitas.errors import ConfigurationError, MissingExtraError
+
+
+def load_main(program: str) -> Callable[[list[str]], object]:
+    """The function ``main(arguments)`` of a Python file.
+
+    Raises:
+        ConfigurationError: If there is no such file or function.
+        MissingExtraError: If the file needs a package that is not installed.
+    """
+    path = _program_file(program)
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    if specification is None or specification.loader is None:
+        raise ConfigurationError(f"{str(path)!r} is not a Python file. Give one whose name ends in .py.")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[path.stem] = module
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        specification.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"{str(path)!r} needs the package {error.name!r}, which is not installed. All that the examples "
+            "need is installed by: pip install 'gfb-brevitas[examples,export,plots]'"
+        ) from error
+    return _main_of(module, path)
+
+
+def _program_file(program: str) -> Path:
+    path = Path(program)
+    candidates = [path, path.with_name(f"{path.name}.py")] if path.name else []
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise ConfigurationError(
+        f"There is no program {program!r}. Give a Python file, e.g. examples/digits (the examples are in the "
+        "repository, not in the installed package)."
+    )
+
+
+def _main_of(module: object, path: Path) -> Callable[[list[str]], object]:
+    main: Any = getattr(module, "main", None)
+    if not callable(main):
+        raise ConfigurationError(f"{str(path)!r} has no function main(arguments). Add one.")
+    try:
+        inspect.signature(main).bind([])
+    except TypeError as error:
+        raise ConfigurationError(
+            f"The function main of {str(path)!r} must take one argument, the list of command-line arguments; "
+            f"it is main{inspect.signature(main)}."
+        ) from error
+    function: Callable[[list[str]], object] = main
+    return function

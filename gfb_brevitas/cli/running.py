@@ -1,0 +1,150 @@
+"""``gfb run``, ``gfb resume``, ``gfb schema``."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from torch import nn
+
+from gfb_brevitas.cli.models import export_result
+from gfb_brevitas.cli.output import AsJson, errors_in_one_line, put
+from gfb_brevitas.cli.programs import load_main
+from gfb_brevitas.configuration import ConfiguredRun, RunConfiguration, read_document
+from gfb_brevitas.errors import GfbError
+from gfb_brevitas.report import TerminalProgress, summary_tables
+from gfb_brevitas.search.callbacks import AnyCallback
+
+_CONFIGURATION = (".yaml", ".yml")
+_configured = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def run(
+    context: typer.Context,
+    program: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG|PROGRAM",
+            help="A configuration (YAML), or a Python file with a function main(arguments).",
+        ),
+    ],
+) -> None:
+    """Run a search: a configuration file, an example, or a program of your own.
+
+    Repeating the command goes on with a run that was stopped.
+
+    gfb run search.yaml search.rounds=3 run_folder=runs/third
+
+    What follows the name of a program is passed on to it:
+
+    gfb run examples/digits --seed 1
+
+    gfb run examples/digits --help
+    """
+    if program in ("-h", "--help"):
+        typer.echo(context.get_help())
+    elif program.endswith(_CONFIGURATION):
+        _configured(args=[program, *context.args], prog_name="gfb run")
+    else:
+        _run_program(program, context.args)
+
+
+@_configured.command()
+def _run_configuration(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The configuration, a YAML file.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME=VALUE]...", help="Settings of the file to change, e.g. search.seed=1."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the search of a configuration file, or go on with it."""
+    with errors_in_one_line():
+        document = read_document(config)
+        for assignment in settings or []:
+            document = document.with_override(assignment)
+        _carry_out(ConfiguredRun.of(document), quiet=quiet, as_json=as_json)
+
+
+def resume(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a run that was started with a configuration file."""
+    with errors_in_one_line():
+        _carry_out(ConfiguredRun.of_folder(folder), quiet=quiet, as_json=as_json)
+
+
+def schema() -> None:
+    """Print the JSON schema of configuration files, for editors."""
+    typer.echo(json.dumps(RunConfiguration.model_json_schema(), indent=2))
+
+
+def _run_program(program: str, arguments: list[str]) -> None:
+    with errors_in_one_line():
+        try:
+            load_main(program)(arguments)
+        except GfbError:
+            raise
+        except Exception as error:
+            # From the program on: what called it is of no use to its author.
+            rest = error.__traceback__ and error.__traceback__.tb_next
+            traceback.print_exception(error.with_traceback(rest))
+            raise typer.Exit(1) from None
+
+
+def _carry_out(run: ConfiguredRun, *, quiet: bool, as_json: bool) -> None:
+    after = _what_follows(run)  # an extra that is missing is an error before any work
+    tracking = _tracking(run)
+    shown = quiet or as_json
+    progress = None if shown else TerminalProgress("search")
+    callbacks: list[AnyCallback] = [c for c in (progress, tracking) if c is not None]
+    try:
+        result = run.fit(callbacks)
+    finally:
+        if progress is not None:
+            progress.close()
+    written = [action(run, result.model) for action in after]
+    if quiet and not as_json:
+        return
+    summary = result.summary()
+    put(
+        {**summary, "run_folder": str(run.run_folder), "files": [str(path) for path in written]},
+        lambda: [*summary_tables(summary), *(str(path) for path in (run.run_folder, *written))],
+        as_json=as_json,
+    )
+
+
+def _tracking(run: ConfiguredRun) -> Any:
+    about = run.configuration.mlflow
+    if about is False:
+        return None
+    settings = {} if about is True else about.model_dump()
+    return importlib.import_module("gfb_integrations.mlflow").MlflowTracking(**settings)
+
+
+def _what_follows(run: ConfiguredRun) -> list[Callable[[ConfiguredRun, nn.Module], Path]]:
+    actions: list[Callable[[ConfiguredRun, nn.Module], Path]] = []
+    if run.configuration.export:
+        importlib.import_module("gfb_integrations.qonnx").require_export()
+        actions.append(_export)
+    if run.configuration.report:
+        importlib.import_module("gfb_integrations.report")
+        actions.append(_report)
+    return actions
+
+
+def _export(run: ConfiguredRun, model: nn.Module) -> Path:
+    return Path(export_result(run, model, run.run_folder / "model.qonnx.onnx").path)
+
+
+def _report(run: ConfiguredRun, _: nn.Module) -> Path:
+    path: Path = importlib.import_module("gfb_integrations.report").write_report(run.run_folder)
+    return path

@@ -1,0 +1,295 @@
+"""A run of a configuration file: the user's code is loaded, settings become objects, the search is done."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from gfb_brevitas.adapters.searchable import SearchableModel, make_searchable
+from gfb_brevitas.configuration.document import Document, read_document
+from gfb_brevitas.configuration.losses import LOSSES, METRICS, Loss, accuracy_on
+from gfb_brevitas.configuration.references import call, load_object
+from gfb_brevitas.configuration.schema import (
+    BoardBudget,
+    CostBudget,
+    FixRule,
+    PaperBudgets,
+    RangeRule,
+    RunConfiguration,
+)
+from gfb_brevitas.configuration.validation import settings_of, validated
+from gfb_brevitas.constraints import Budget, paper_budgets
+from gfb_brevitas.costs import cost_from_name
+from gfb_brevitas.errors import CheckpointError, ConfigurationError, GfbError
+from gfb_brevitas.evaluation.batches import Batches
+from gfb_brevitas.files import write_text_atomically
+from gfb_brevitas.rules import Fix, Range, Rule, Tie
+from gfb_brevitas.search.alternation import fit
+from gfb_brevitas.search.callbacks import AnyCallback
+from gfb_brevitas.search.config import SearchConfig, TrainingConfig
+from gfb_brevitas.search.presets import preset
+from gfb_brevitas.search.result import SearchResult
+
+FILE_NAME = "run.yaml"
+"""The configuration in a run's folder, with all that was changed on the command line."""
+_FUNCTIONS = ("optimizer", "schedule")  # settings of the training that may be user code
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfiguredRun:
+    """A configuration with the place of the user's code.
+
+    Example:
+        >>> run = ConfiguredRun.of(read_document(Path("search.yaml")))  # doctest: +SKIP
+        >>> result = run.fit()  # doctest: +SKIP
+
+    Attributes:
+        document: What was read.
+        configuration: The same, checked.
+        code: Folder in which modules of the user are looked for first.
+    """
+
+    document: Document
+    configuration: RunConfiguration
+    code: Path
+
+    @classmethod
+    def of(cls, document: Document, code: Path | None = None) -> ConfiguredRun:
+        """Check a document.
+
+        Args:
+            document: The document.
+            code: Folder of the user's modules; by default that of the file.
+
+        Raises:
+            ConfigurationError: Naming every setting that is wrong and its line.
+        """
+        folder = document.path.parent if code is None else code
+        run = cls(document=document, configuration=validated(document), code=folder.resolve())
+        run.search, run.training, run.rules, run.budgets  # noqa: B018 - errors before any work
+        return run
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> ConfiguredRun:
+        """The configuration of a run, from its folder.
+
+        Raises:
+            CheckpointError: If the run was not started with a configuration file.
+            ConfigurationError: If the file in it is damaged.
+        """
+        path = folder / FILE_NAME
+        if not path.is_file():
+            raise CheckpointError(
+                f"{str(folder)!r} was not made from a configuration file (it has no {FILE_NAME}). The run of "
+                "a program goes on when the program's command is repeated."
+            )
+        document = read_document(path)
+        code = document.content.pop("code_folder", None)
+        if not isinstance(code, str):
+            raise ConfigurationError(f"{str(path)!r} is damaged: it lacks `code_folder`.")
+        return cls.of(replace(document, content={**document.content, "run_folder": str(folder)}), Path(code))
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the run is kept."""
+        return Path(self.configuration.run_folder)
+
+    @property
+    def search(self) -> SearchConfig:
+        """Settings of the search."""
+        chosen = self.configuration.preset
+        base = {} if chosen is None else _as_dict(preset(chosen).search)
+        values = {name: _tupled(value) for name, value in self.configuration.search.items()}
+        found: SearchConfig = settings_of(SearchConfig, base | values, self.document, "search")
+        return found
+
+    @property
+    def training(self) -> TrainingConfig:
+        """Settings of the training; functions of the user are loaded."""
+        chosen = self.configuration.preset
+        base = {} if chosen is None else _as_dict(preset(chosen).training)
+        values = {name: _tupled(value) for name, value in self.configuration.training.items()}
+        for name in _FUNCTIONS:
+            if ":" in str(values.get(name, "")):
+                values[name] = self._loaded(values[name], "training", name)
+        found: TrainingConfig = settings_of(TrainingConfig, base | values, self.document, "training")
+        return found
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """What is said about widths."""
+        return tuple(self._at(("rules", i), _rule, rule) for i, rule in enumerate(self.configuration.rules))
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """The budgets."""
+        entries = enumerate(self.configuration.budgets)
+        return tuple(budget for i, entry in entries for budget in self._at(("budgets", i), _budgets, entry))
+
+    def model(self) -> tuple[nn.Module, Any]:
+        """The user's model, made anew from the seed, and example inputs.
+
+        Raises:
+            ConfigurationError: If the user's code cannot be loaded or returns something else.
+        """
+        torch.manual_seed(self.search.seed)
+        made = self._called("model")
+        if self.configuration.example_inputs is not None:
+            return made, self._called("example_inputs")
+        if isinstance(made, tuple) and len(made) == 2:
+            return made
+        raise ConfigurationError(
+            f"{self.document.place(('model',))}: {self.configuration.model!r} returns no example inputs. "
+            "Return (model, example inputs), or name a function for `example_inputs`."
+        )
+
+    def searchable(self) -> SearchableModel:
+        """The model with its widths as settings."""
+        model, example = self.model()
+        about = self.configuration
+        settings: dict[str, Any] = {
+            "rules": self.rules,
+            "clipping": about.clipping,
+            "weight_normalization": about.weight_normalization,
+        }
+        if about.bits is not None:
+            settings["bits"] = about.bits
+        make: Any = make_searchable
+        if about.finn:
+            make = importlib.import_module("gfb_integrations.finn").make_searchable
+        found: SearchableModel = make(model, example, **settings)
+        return found
+
+    def batches(self, name: str) -> Batches | None:
+        """Data by the name of its setting; ``None`` where the file names none."""
+        reference = getattr(self.configuration, name)
+        if reference is None:
+            return None
+        made = self._called(name)
+        # A generator function is asked again for every pass.
+        found: Batches = self._loaded(reference, name) if isinstance(made, Iterator) else made
+        return found
+
+    def fit(self, callbacks: Sequence[AnyCallback] = ()) -> SearchResult:
+        """Start the run, or go on with it where it stopped.
+
+        Args:
+            callbacks: As :func:`gfb_brevitas.fit`.
+        """
+        train = self.batches("train_batches")
+        assert train is not None
+        validation = self.batches("validation_batches")
+        searchable = self.searchable()
+        self._keep()
+        return fit(
+            searchable,
+            loss=self._loss(),
+            train_batches=train,
+            validation_batches=validation,
+            search_batches=self.batches("search_batches"),
+            calibration_batches=self.batches("calibration_batches"),
+            budgets=self.budgets,
+            metric=self._metric(validation),
+            search=self.search,
+            training=self.training,
+            run_folder=self.run_folder,
+            resume=True,
+            storage=self.configuration.storage,
+            name=self.configuration.name,
+            callbacks=callbacks,
+        )
+
+    def _keep(self) -> None:
+        """Write the configuration into the folder, unless it holds a run already."""
+        if (self.run_folder / "config.json").exists():
+            return
+        content = {"code_folder": str(self.code), **self.document.content}
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        try:
+            write_text_atomically(self.run_folder / FILE_NAME, text)
+        except OSError as error:
+            raise ConfigurationError(
+                f"The run folder {str(self.run_folder)!r} cannot be written to: {error.strerror}."
+            ) from error
+
+    def _loss(self) -> Loss:
+        name = self.configuration.loss
+        if name in LOSSES:
+            return LOSSES[name]
+        if ":" not in name:
+            raise ConfigurationError(
+                f"{self.document.place(('loss',))}: there is no loss {name!r}. Name a function as "
+                f"module:function, or one of {', '.join(LOSSES)}."
+            )
+        loss: Loss = self._loaded(name, "loss")
+        return loss
+
+    def _metric(self, validation: Batches | None) -> Any:
+        name = self.configuration.metric
+        if name is None:
+            return None
+        place = self.document.place(("metric",))
+        if name in METRICS:
+            if validation is None:
+                raise ConfigurationError(f"{place}: the metric {name!r} needs `validation_batches`.")
+            return accuracy_on(validation)
+        if ":" not in name:
+            raise ConfigurationError(
+                f"{place}: there is no metric {name!r}. Name a function as module:function, or one of "
+                f"{', '.join(METRICS)}."
+            )
+        return self._loaded(name, "metric")
+
+    def _called(self, setting: str) -> Any:
+        reference = getattr(self.configuration, setting)
+        return self._at((setting,), call, reference, self.code)
+
+    def _loaded(self, reference: str, *place: str) -> Any:
+        return self._at(place, load_object, reference, self.code)
+
+    def _at(self, place: tuple[str | int, ...], function: Any, *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except GfbError as error:
+            raise type(error)(f"{self.document.place(place)}: {error}") from error
+
+
+def _rule(rule: Any) -> Rule:
+    if isinstance(rule, FixRule):
+        return Fix(_tupled(rule.fix), rule.bits, rule.kind)
+    if isinstance(rule, RangeRule):
+        return Range(_tupled(rule.range), *rule.bits, rule.kind)
+    return Tie(_tupled(rule.tie))
+
+
+def _budgets(entry: Any) -> Sequence[Budget]:
+    if isinstance(entry, PaperBudgets):
+        widths = entry.paper if isinstance(entry.paper, tuple) else (entry.paper, None)
+        return paper_budgets(*widths, preset=entry.preset, rho=entry.rho)
+    if isinstance(entry, BoardBudget):
+        return Budget.board(**entry.model_dump())
+    assert isinstance(entry, CostBudget)
+    return [
+        Budget(
+            cost=cost_from_name(entry.cost, **entry.options),
+            beta=entry.beta,
+            uniform_bits=entry.uniform_bits,
+            limit=entry.limit,
+            rho=entry.rho,
+        )
+    ]
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
+
+
+def _as_dict(settings: Any) -> dict[str, Any]:
+    return {field.name: getattr(settings, field.name) for field in fields(settings)}

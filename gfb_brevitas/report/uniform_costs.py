@@ -1,0 +1,105 @@
+"""What a model costs at every uniform width, and at its smallest and largest widths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from gfb_brevitas.constraints import Budget
+from gfb_brevitas.costs import ActivationMemory, BitOperations, Cost, MeanActivationBits, WeightSize
+from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.report._layout import compact_table
+from gfb_brevitas.space import SearchSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniformCost:
+    """A cost at uniform widths.
+
+    Attributes:
+        name: The cost.
+        unit: Its unit.
+        at_uniform_bits: Its value at each width; a quantizer that cannot take a width has the nearest one.
+        limit: The limit of a budget on it, if there is one.
+    """
+
+    name: str
+    unit: str
+    at_uniform_bits: dict[int, float]
+    limit: float | None = None
+
+    @property
+    def smallest(self) -> float:
+        """The least that it is at a uniform width."""
+        return min(self.at_uniform_bits.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self) | {"smallest": self.smallest}
+
+
+def uniform_costs(space: SearchSpace, budgets: Sequence[Budget] = ()) -> list[UniformCost]:
+    """The usual costs of a model, and those of budgets, at every uniform width of its space.
+
+    Args:
+        space: The search space.
+        budgets: Budgets on further costs.
+
+    Raises:
+        ConfigurationError: If a budget's cost is not defined for the model.
+    """
+    widths = range(int(min(c.min_bits for c in space.coordinates)), _largest(space) + 1)
+    bits = np.array([space.bits(space.uniform(width)) for width in widths])
+    usual = [_valued(cost, space, bits, widths) for cost in _usual()]
+    asked = []
+    for budget in budgets:
+        found = _valued(budget.cost, space, bits, widths, budget.limit)
+        assert found is not None
+        asked.append(found)
+    return [cost for cost in usual if cost is not None] + asked
+
+
+def uniform_costs_table(costs: Sequence[UniformCost]) -> Table:
+    """A table for the terminal: a row per cost, a column per width."""
+    table = compact_table()
+    table.add_column("cost at uniform bits", overflow="fold", min_width=12)
+    for width in costs[0].at_uniform_bits if costs else ():
+        table.add_column(str(width), justify="right", no_wrap=True)
+    if any(cost.limit is not None for cost in costs):
+        table.add_column("limit", justify="right", no_wrap=True)
+    for cost in costs:
+        limit = [] if cost.limit is None else [_short(cost.limit)]
+        table.add_row(f"{cost.name} ({cost.unit})", *map(_short, cost.at_uniform_bits.values()), *limit)
+    return table
+
+
+def _usual() -> tuple[Cost, ...]:
+    return WeightSize(), ActivationMemory(), MeanActivationBits(), BitOperations()
+
+
+def _largest(space: SearchSpace) -> int:
+    return max(c.max_bits for c in space.coordinates)
+
+
+def _valued(
+    cost: Cost, space: SearchSpace, bits: Any, widths: range, limit: float | None = None
+) -> UniformCost | None:
+    try:
+        values = cost.bind(space.profile)(bits)
+    except ConfigurationError:
+        if limit is not None:
+            raise
+        return None  # such as mean activation bits of a model without activation quantizers
+    at = dict(zip(widths, map(float, values), strict=True))
+    return UniformCost(name=cost.name, unit=cost.unit, at_uniform_bits=at, limit=limit)
+
+
+def _short(value: float) -> str:
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            return f"{value / (1e3 if size == 1e4 else size):.3g}{suffix}"
+    return f"{value:.4g}"

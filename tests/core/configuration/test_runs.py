@@ -1,0 +1,207 @@
+"""Runs of configuration files, from the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import gfb_brevitas as gfb
+from tests.core.test_cli import assert_one_line
+from tests.core.test_cli import gfb as command
+
+NETWORK = """\
+import torch
+from tests.core.search import small_problem
+
+def make():
+    return small_problem.network(), torch.zeros(2, small_problem.FEATURES)
+
+def train():
+    return small_problem.loader()
+
+def validation():
+    yield from small_problem.loader(seed=1)
+
+def nothing():
+    return 3
+
+def sgd(groups):
+    return torch.optim.SGD(groups, lr=0.05)
+
+loss = small_problem.loss
+metric = small_problem.accuracy
+"""
+SEARCH = """\
+model: configured_network:make
+loss: configured_network:loss
+train_batches: configured_network:train
+validation_batches: configured_network:validation
+metric: accuracy
+rules:
+  - {fix: "0.*", bits: 6, kind: weight}
+  - {range: ["2.*"], bits: [2, 5]}
+budgets:
+  - {cost: weight_size, beta: 0.9, uniform_bits: 4, rho: 20}
+search:
+  {rounds: 2, steps_per_round: 1, evaluations_per_step: 12, population_size: 4, epochs_per_round: 1,
+   super_batch_size: 2}
+training: {learning_rate: 0.05, optimizer: "configured_network:sgd"}
+run_folder: run
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of a user, which is the current one."""
+    (tmp_path / "configured_network.py").write_text(NETWORK)
+    (tmp_path / "search.yaml").write_text(SEARCH)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    yield tmp_path
+    sys.modules.pop("configured_network", None)
+
+
+def test_a_run_is_what_fit_gives(folder: Path) -> None:
+    result = command("run", "search.yaml", "--json")
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    assert printed["run_folder"] == "run"
+    recorded = gfb.RecordedRun.load("run")
+    assert recorded.allocation is not None
+    assert printed["allocation"] == dict(recorded.allocation)
+    assert recorded.allocation["0.weight_quant"] == 6
+    bits = {info.name: (info.min_bits, info.max_bits) for info in recorded.quantizers}
+    assert bits["2.act_quant"] == (2, 5)
+    assert recorded.configuration["search"]["population_size"] == 4
+    assert [len(recorded.history.rounds), len(recorded.history.epochs)] == [2, 2]
+    assert all(row["use"] <= 1 for row in printed["costs"])
+
+
+def test_repeating_the_command_or_resuming_changes_nothing(folder: Path) -> None:
+    first = json.loads(command("run", "search.yaml", "--json").stdout)
+    history = Path("run/history.jsonl").read_bytes()
+    for again in (command("run", "search.yaml", "--json"), command("resume", "run", "--json")):
+        assert again.exit_code == 0, again.output
+        assert json.loads(again.stdout)["allocation"] == first["allocation"]
+        assert Path("run/history.jsonl").read_bytes() == history
+
+
+def test_a_stopped_run_is_resumed_from_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = json.loads(command("run", "search.yaml", "--json", "run_folder=whole").stdout)
+    stopping = NETWORK + (
+        "\ncalls = 0\ndef metric(model):\n    global calls\n    calls += 1\n"
+        "    if calls == 2:\n        raise KeyboardInterrupt\n    return small_problem.accuracy(model)\n"
+    )
+    (folder / "configured_network.py").write_text(stopping)
+    sys.modules.pop("configured_network", None)
+    stopped = command("run", "search.yaml", "metric=configured_network:metric")
+    assert stopped.exit_code == 130
+    assert len(gfb.RecordedRun.load("run").history.epochs) == 1
+    monkeypatch.chdir(Path("/"))
+    result = command("resume", folder / "run", "--json")
+    assert result.exit_code == 0, result.output
+    assert len(gfb.RecordedRun.load(folder / "run").history.epochs) == 2
+    assert json.loads(result.stdout)["evaluations"] == whole["evaluations"]
+
+
+def test_settings_change_on_the_command_line(folder: Path) -> None:
+    result = command("run", "search.yaml", "search.rounds=1", "run_folder=other", "rules.0.bits=3", "-q")
+    assert (result.exit_code, result.stdout) == (0, "")
+    recorded = gfb.RecordedRun.load("other")
+    assert len(recorded.history.rounds) == 1
+    assert recorded.allocation is not None and recorded.allocation["0.weight_quant"] == 3
+    # Kept with the run, so that it is resumed with the same.
+    assert command("resume", "other", "-q").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "pieces"),
+    [
+        (["search.round=1"], ["search.round on the command line: there is no setting 'round'", "'rounds'"]),
+        (["search.rounds=0"], ["search.rounds on the command line: `rounds` must be a whole number"]),
+        (["model=configured_network:none"], ["model on the command line", "has no 'none'"]),
+        (["model=configured_netwerk:make"], ["there is no module 'configured_netwerk'"]),
+        (["model=configured_network:nothing"], ["returns no example inputs"]),
+        (["loss=hinge"], ["there is no loss 'hinge'", "cross_entropy, mean_squared_error"]),
+        (["metric=recall"], ["there is no metric 'recall'", "accuracy"]),
+        (["validation_batches=null"], ["the metric 'accuracy' needs `validation_batches`"]),
+        (["budgets.0.cost=weigth_size"], ["line 10", "There is no cost 'weigth_size'"]),
+        (["budgets.0.limit=3"], ["line 10", "takes either `uniform_bits`"]),
+        (["rules.1.bits=[5, 2]"], ["line 8", "1 <= min <= max"]),
+        (["rules.0.fix=nothing.*"], ["nothing.*"]),
+    ],
+)
+def test_errors_name_the_setting_and_leave_no_run(
+    folder: Path, changes: list[str], pieces: list[str]
+) -> None:
+    assert_one_line(command("run", "search.yaml", *changes), *pieces)
+    assert not Path("run/config.json").exists()
+
+
+def test_budgets_that_cannot_be_met(folder: Path) -> None:
+    result = command("run", "search.yaml", "budgets.0.beta=0.01")
+    assert result.exit_code == 1
+    assert "weight_size CANNOT BE MET" in result.stderr
+    assert not Path("run/config.json").exists()
+
+
+def test_another_configuration_in_the_folder_of_a_run(folder: Path) -> None:
+    assert command("run", "search.yaml", "-q").exit_code == 0
+    before = Path("run/run.yaml").read_bytes()
+    assert_one_line(command("run", "search.yaml", "search.rounds=3"), "search.rounds was 2 and is 3")
+    assert Path("run/run.yaml").read_bytes() == before
+
+
+def test_resume_of_a_run_without_a_configuration(folder: Path) -> None:
+    Path("empty").mkdir()
+    assert_one_line(command("resume", "empty"), "was not made from a configuration file")
+
+
+def test_apply_makes_the_model_of_an_allocation(folder: Path) -> None:
+    assert command("run", "search.yaml", "-q").exit_code == 0
+    arguments = ("apply", "run/allocation.json", "--model", "configured_network:make", "--save", "weights.pt")
+    result = command(*arguments)
+    assert result.exit_code == 0, result.output
+    state = torch.load("weights.pt", weights_only=True)
+    again = command(*arguments[:-2], "--weights", "weights.pt", "--json")
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["allocation"] == dict(gfb.BitAllocation.load("run/allocation.json"))
+    assert "0.weight" in state
+    Path("bad.pt").write_bytes(b"not weights")
+    assert_one_line(command(*arguments[:-2], "--weights", "bad.pt"), "bad.pt")
+
+
+def test_inspect_says_what_a_search_would_find(folder: Path) -> None:
+    result = command("inspect", "configured_network:make", "--bits", "2", "4", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    names = [info["name"] for info in found["quantizers"]]
+    assert names == ["0.weight_quant", "2.act_quant", "4.weight_quant"]
+    (weights,) = (cost for cost in found["costs"] if cost["name"] == "weight_size")
+    elements = sum(info["elements"] for info in found["quantizers"] if info["kind"] == "weight")
+    assert weights["at_uniform_bits"] == {str(b): float(elements * b) for b in (2, 3, 4)}
+    assert weights["smallest"] == 2.0 * elements
+    assert "weight_size (bits)" in command("inspect", "configured_network:make").stdout
+
+
+def test_inspect_for_a_board(folder: Path) -> None:
+    result = command("inspect", "configured_network:make", "--board", "Pynq-Z9")
+    assert_one_line(result, "Pynq-Z9")
+
+
+def test_runs_side_by_side(folder: Path) -> None:
+    for seed in (0, 1):
+        assert (
+            command("run", "search.yaml", f"search.seed={seed}", f"run_folder=run{seed}", "-q").exit_code == 0
+        )
+    rows = json.loads(command("compare", "run0", "run1", "--json").stdout)
+    assert [row["seed"] for row in rows] == [0, 1]
+    assert rows[1]["allocation"] == dict(gfb.BitAllocation.load("run1/allocation.json"))
+    text = command("compare", "run0", "run1").stdout
+    assert "run0" in text and "run1" in text and "weight_size" in text
+    assert_one_line(command("compare", "run0", "none"), "There is no folder 'none'")
