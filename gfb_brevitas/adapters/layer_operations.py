@@ -71,7 +71,10 @@ def describe(
         return _product(operator, args, is_computed, quantizer_of)
     if operator in _ADDITIONS or operator in _MULTIPLICATIONS:
         both = len(args) > 1 and all(isinstance(a, Tensor) and is_computed(a) for a in args[:2])
-        return "add" if operator in _ADDITIONS else "mul", {"constant": not both}
+        if operator in _MULTIPLICATIONS:
+            return "mul", {"constant": not both}
+        sign = -1.0 if operator in (aten.sub, aten.sub_) else 1.0
+        return "add", {"constant": not both, "factor": sign * float(kwargs.get("alpha", 1))}
     if operator in _BATCH_NORMS:
         return "batch_norm", {}
     if operator in (aten.relu, aten.relu_):

@@ -156,7 +156,7 @@ class _Builder:
         about = node.attributes
         kernel, stride, padding = about["kernel"], about["stride"], about["padding"]
         channels, groups = about["in_channels"], about["groups"]
-        depthwise = groups == channels == about["out_channels"] and groups > 1
+        depthwise = groups == channels == about["out_channels"]
         if len(kernel) != 2 or about["transposed"] or (groups > 1 and not depthwise):
             raise _unmapped(node, "a convolution that is transposed, grouped, or not two-dimensional")
         source = self._read(node)
@@ -220,6 +220,8 @@ class _Builder:
     def _add(self, node: LayerNode) -> int | None:
         if node.attributes["constant"] or len(node.inputs) < 2:
             return self._scale(node)
+        if node.attributes["factor"] != 1:
+            raise _unmapped(node, "a difference of activations")
         channels, vectors = _channels_and_vectors(node.shape)
         sources = (self._read(node, 0), self._read(node, 1))
         return self._append(node, Elementwise(channels=channels, vectors=vectors), *sources)
@@ -227,15 +229,31 @@ class _Builder:
     def _output(self, node: LayerNode) -> int:
         """Back to real numbers: the scale, and what is added."""
         source = self._read(node)
-        last = self.layers[source]
-        if len(node.shape) == IMAGE_AXES:
-            channels, vectors = _channels_and_vectors(node.shape)
+        shape, flattened = self._shape_at_output(node)
+        adds_floats = self._adds_floats(node, self.layers[source])
+        shuffles = len(shape) == IMAGE_AXES
+        channels, vectors = _channels_and_vectors(shape)
+        if flattened and not adds_floats:  # the scale alone comes in front of the flattening
+            scaled = Elementwise(channels=channels, vectors=vectors, operation="Mul")
+            source = self._append(node, scaled, source, computes_floats=True)
+            if shuffles and vectors > 1:
+                source = self._append(node, Shuffle(channels=channels, vectors=vectors), source)
+            return source
+        if shuffles:
             source = self._append(node, Shuffle(channels=channels, vectors=vectors), source)
-        scaled = Elementwise(channels=node.shape[-1], vectors=prod(node.shape[:-1]), operation="Mul")
+        scaled = Elementwise(channels=shape[-1], vectors=prod(shape[:-1]), operation="Mul")
         source = self._append(node, scaled, source, computes_floats=True)
-        if self._adds_floats(node, last):
+        if adds_floats:
             source = self._append(node, replace(scaled, operation="Add"), source, computes_floats=True)
         return source
+
+    def _shape_at_output(self, node: LayerNode) -> tuple[tuple[int, ...], bool]:
+        """The shape of what the last layer puts out, and whether it is flattened on its way."""
+        shape, made = node.shape, self._graph.producers(node)[0]
+        while made.op == "reshape":
+            made = self._graph.producers(made)[0]
+        is_image = len(made.shape) == IMAGE_AXES and len(shape) != IMAGE_AXES
+        return (made.shape, True) if is_image else (shape, False)
 
     def _adds_floats(self, node: LayerNode, last: HardwareLayer) -> bool:
         if last.outputs is not None:

@@ -14,10 +14,13 @@ from gfb_brevitas.adapters import SearchableModel, record_layers
 from gfb_brevitas.adapters.tracing import ExampleInputs
 from gfb_brevitas.layer_graph import LayerGraph, LayerNode
 from gfb_integrations.finn.check_activations import activations, bipolar_product
+from gfb_integrations.finn.check_pooling import pooling
+from gfb_integrations.finn.check_reshapes import reshapes
 from gfb_integrations.finn.findings import CheckReport, Finding
 from gfb_integrations.finn.layer_walks import (
     finding,
     is_behind_products,
+    is_bipolar,
     origin,
     readers_of,
     readers_past_constants,
@@ -103,12 +106,20 @@ def _products(graph: LayerGraph) -> Iterator[Finding]:
                 "Leave the bias in floats (bias_quant=None); FINN puts it into the thresholds.",
             )
         if node.op == "conv":
-            yield from _convolution(node)
+            yield from _convolution(graph, node)
+        elif about["vectors"] > 1:
+            yield finding(
+                node,
+                "sequence",
+                f"It is applied to {about['vectors']} vectors of a sample.",
+                "FINN's flow has linear layers of one vector: flatten in front, or use a 1x1 convolution.",
+            )
         yield from bipolar_product(graph, node)
 
 
-def _convolution(node: LayerNode) -> Iterator[Finding]:
+def _convolution(graph: LayerGraph, node: LayerNode) -> Iterator[Finding]:
     about = node.attributes
+    image = graph.producers(node)[0].shape[1:]
     depthwise = about["groups"] == about["in_channels"] == about["out_channels"]
     problem = None
     if about["transposed"]:
@@ -117,43 +128,17 @@ def _convolution(node: LayerNode) -> Iterator[Finding]:
         problem = f"It is a convolution over {len(about['kernel'])} dimension(s)."
     elif about["groups"] > 1 and not depthwise:
         problem = f"It has {about['groups']} groups."
+    elif any(size == 1 and k > 1 for size, k in zip(image, about["kernel"], strict=True)):
+        size = "x".join(map(str, image))
+        problem = f"Its window is larger than 1 along an axis of length 1 of its input of {size}."
     if problem is not None:
         yield finding(
-            node, "convolution", problem, "FINN builds two-dimensional convolutions, dense or depthwise."
+            node,
+            "convolution",
+            problem,
+            "FINN builds two-dimensional convolutions, dense or depthwise, with windows of 1 along axes of "
+            "length 1.",
         )
-
-
-def _pooling(graph: LayerGraph) -> Iterator[Finding]:
-    for node in graph.of("avg_pool"):
-        readers = readers_of(graph, node)
-        if not all(r.op == "quantize" and r.attributes["kind"] == "truncation" for r in readers):
-            yield finding(
-                node,
-                "average pooling",
-                "Its averages are not truncated to integers.",
-                'Use TruncAvgPool2d with trunc_quant=TruncTo8bit and float_to_int_impl_type="FLOOR".',
-            )
-        elif node.attributes["adaptive"]:
-            yield finding(
-                node,
-                "average pooling",
-                "The size of its output is given, not that of its window.",
-                f"Use TruncAvgPool2d({node.attributes['kernel']}, ...), which computes the same.",
-            )
-        if any(source.op == "max_pool" for source in graph.producers(node)):
-            yield finding(
-                node,
-                "average of maxima",
-                "It averages what maximum pooling puts out, whose sign FINN does not find.",
-                "Put the average in front of the maximum pooling, or a QuantReLU between them.",
-            )
-    for node in graph.of("max_pool"):
-        if any(step != 1 for step in node.attributes["dilation"]):
-            yield finding(node, "pooling", "Its window is dilated.", "Use dilation=1.")
-        if node.attributes["ceil_mode"]:
-            yield finding(
-                node, "pooling", "It rounds its output size up.", "Use ceil_mode=False, and pad if needed."
-            )
 
 
 def _meetings(graph: LayerGraph) -> Iterator[Finding]:
@@ -167,6 +152,14 @@ def _meetings(graph: LayerGraph) -> Iterator[Finding]:
                 "It joins branches, whose scales stay in front of it.",
                 "Add the branches instead of joining them.",
             )
+        elif node.attributes["factor"] != 1:
+            yield finding(
+                node,
+                "difference",
+                "It subtracts values, or adds a multiple of them.",
+                "Add the values as they are; weights in front can take up the factor.",
+                "in floats",
+            )
         elif len(set(node.inputs)) == 1:
             yield finding(
                 node, "same operand", "It joins values with themselves.", "Double the scale behind it."
@@ -177,6 +170,15 @@ def _meetings(graph: LayerGraph) -> Iterator[Finding]:
 
 def _operands_of_meeting(graph: LayerGraph, node: LayerNode) -> Iterator[Finding]:
     sources = list(summands(graph, node))
+    if any(is_bipolar(source) for source in sources):
+        yield finding(
+            node,
+            "bipolar sum",
+            "It adds values of -1 and 1: FINN makes sums too narrow at some widths, and builds no standalone "
+            "thresholds of them.",
+            "Give the quantizer of the branches 2 bits or more.",
+            "wrong",
+        )
     rounded = {s.attributes["quantizer"] for s in sources if s.op == "quantize"}
     if any(s.op not in ("quantize", "max_pool") for s in sources):
         yield finding(
@@ -210,6 +212,14 @@ def _other_operations(graph: LayerGraph) -> Iterator[Finding]:
             yield finding(
                 node, "operation", f"FINN has no layer for {what} here.", "Leave it out, or to software."
             )
+        elif node.op == "relu" and all(r.op == "output" for r in readers_of(graph, node)):
+            yield finding(
+                node,
+                "ReLU at the output",
+                "No quantizer follows it.",
+                "Leave it to software, or use QuantReLU.",
+                "in floats",
+            )
         elif node.op == "mul" and not node.attributes["constant"]:
             yield finding(
                 node, "product", "It multiplies activations.", "Leave it out if you can.", "in floats"
@@ -221,7 +231,8 @@ _RULES: tuple[Rule, ...] = (
     activations,
     _float_activations,
     _products,
-    _pooling,
+    pooling,
+    reshapes,
     _meetings,
     _other_operations,
 )

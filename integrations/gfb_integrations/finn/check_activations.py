@@ -8,6 +8,7 @@ from gfb_brevitas.layer_graph import LayerGraph, LayerNode
 from gfb_integrations.finn.findings import Finding
 from gfb_integrations.finn.layer_walks import (
     finding,
+    is_bipolar,
     origin,
     quantizers_behind,
     readers_of,
@@ -64,7 +65,22 @@ def _activation(graph: LayerGraph, node: LayerNode) -> Iterator[Finding]:
             f"FINN has no thresholds for {about['activation']}.",
             "Use QuantReLU or QuantIdentity.",
         )
-    if bits == 1 and about["signed"]:
+    if about["rounding"] not in (None, "ROUND"):
+        yield finding(
+            node,
+            "rounding",
+            f"It rounds with {about['rounding']}; FINN's thresholds round to the nearest.",
+            'Use float_to_int_impl_type="ROUND".',
+            "wrong",
+        )
+    if bits == 1 and about["signed"] and not about["narrow_range"]:
+        yield finding(
+            node,
+            "1-bit integers",
+            "Its values are integers of 1 bit, 0 and -1.",
+            "Use a binary quantizer (-1 and 1), or 2 bits.",
+        )
+    elif is_bipolar(node):
         yield from _bipolar_activation(graph, node)
     if about["signed"]:
         yield from _signed(graph, node)
@@ -126,13 +142,7 @@ def _truncation(node: LayerNode) -> Iterator[Finding]:
 def bipolar_product(graph: LayerGraph, node: LayerNode) -> Iterator[Finding]:
     """FINN makes the accumulator of such a product too narrow for several thresholds."""
     source = origin(graph, graph.producers(node)[0])
-    about = source.attributes
-    if (
-        node.attributes["weight_bits"] != 1
-        or source.op != "quantize"
-        or about["bits"] != 1
-        or not about["signed"]
-    ):
+    if node.attributes["weight_bits"] != 1 or not is_bipolar(source):
         return
     for reader in quantizers_behind(graph, node):
         if reader.attributes["bits"] != 1:

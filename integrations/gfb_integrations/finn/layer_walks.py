@@ -22,6 +22,12 @@ def origin(graph: LayerGraph, node: LayerNode) -> LayerNode:
     return node
 
 
+def is_bipolar(node: LayerNode) -> bool:
+    """Whether it makes -1 and 1."""
+    about = node.attributes
+    return node.op == "quantize" and about["bits"] == 1 and bool(about["signed"])
+
+
 def readers_of(graph: LayerGraph, node: LayerNode) -> list[LayerNode]:
     """What reads the values of ``node``, past what only moves them."""
     found = []

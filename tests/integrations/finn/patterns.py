@@ -99,10 +99,20 @@ def shared_branches(bits: int = 4) -> nn.Module:
     return Branches(shared, shared, relu())
 
 
-def trunc_pool(rounding: str) -> nn.Module:
+def trunc_pool(rounding: str, kernel: Any = 2, bits: int = 4, **settings: Any) -> nn.Module:
     return qnn.TruncAvgPool2d(
-        2, trunc_quant=TruncTo8bit, bit_width=4, float_to_int_impl_type=rounding, return_quant_tensor=True
+        kernel,
+        trunc_quant=TruncTo8bit,
+        bit_width=bits,
+        float_to_int_impl_type=rounding,
+        return_quant_tensor=True,
+        **settings,
     )
+
+
+def pixels(*last: nn.Module) -> nn.Module:
+    """A network on images of 2x2 pixels, and what comes last."""
+    return nn.Sequential(entry(), conv(kernel_size=4, stride=4), relu(), *last)
 
 
 def binary(padding: int) -> nn.Module:
@@ -137,13 +147,28 @@ class Applied(nn.Module):
         return self.function(self.model, x)
 
 
+class Exchange(nn.Module):
+    def forward(self, x: Tensor) -> Any:
+        return x.value.transpose(2, 3)
+
+
+class Squeeze(nn.Module):
+    def forward(self, x: Tensor) -> Any:
+        return x.value.squeeze(-1).squeeze(-1)
+
+
 class VectorBranches(nn.Module):
     """Branches of vectors behind one quantizer, and what joins them."""
 
-    def __init__(self, join: Callable[..., Any], features: int = 8) -> None:
+    def __init__(
+        self,
+        join: Callable[..., Any],
+        features: int = 8,
+        shared: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.entry = nn.Sequential(entry(), linear(20), relu())
-        self.one, self.other, self.shared = linear(8), linear(8), entry(4)
+        self.one, self.other, self.shared = linear(8), linear(8), shared or entry(4)
         self.join, self.after, self.head = join, relu(), linear(features, 4)
 
     def forward(self, x: Tensor) -> Any:
@@ -242,6 +267,23 @@ BUILDS = {
         shape=(20,),
     ),
     "bipolar and maximum pooling": Pattern(lambda: bipolar_and(nn.MaxPool2d(2), head(36))),
+    "flattened at the output": Pattern(lambda: pixels(conv(4, 5, kernel_size=2), nn.Flatten())),
+    "norm flattened at the output": Pattern(
+        lambda: pixels(conv(4, 5, kernel_size=2), nn.BatchNorm2d(5), nn.Flatten())
+    ),
+    "image flattened at the output": Pattern(lambda: pixels(conv(4, 5, kernel_size=1), nn.Flatten())),
+    "quantized and flattened at the output": Pattern(
+        lambda: pixels(conv(4, 5, kernel_size=2), relu(), nn.Flatten())
+    ),
+    "one channel": Pattern(lambda: nn.Sequential(entry(), conv(1, 1), relu(), head(36)), shape=(1, 8, 8)),
+    "one channel, one by one": Pattern(
+        lambda: nn.Sequential(entry(), conv(1, 1, kernel_size=1), relu(), head(64)), shape=(1, 8, 8)
+    ),
+    "one row": Pattern(
+        lambda: nn.Sequential(entry(), conv(3, 7, kernel_size=(1, 3), padding=(0, 1)), relu(), head(56)),
+        shape=(3, 1, 8),
+    ),
+    "average of nine": Pattern(lambda: plain(pool=trunc_pool("FLOOR", 3, 8))),
     "quantized output": Pattern(
         lambda: nn.Sequential(entry(), qnn.QuantLinear(20, 16, bias=False, weight_bit_width=3), relu(3)),
         shape=(20,),
@@ -298,6 +340,42 @@ FAILS = {
     "average of maxima": Pattern(
         lambda: plain(pool=nn.Sequential(nn.MaxPool2d(2), trunc_pool("FLOOR"))), "average of maxima"
     ),
+    "average to more bits than its sum": Pattern(
+        lambda: plain(pool=trunc_pool("FLOOR", 2, 8)), "truncated width"
+    ),
+    "average of nine narrow values": Pattern(
+        lambda: plain(activation=relu(3), pool=trunc_pool("FLOOR", 3, 4)), "truncated width"
+    ),
+    "average over a rectangle": Pattern(lambda: plain(pool=trunc_pool("FLOOR", (2, 3))), "average pooling"),
+    "activation rounded down": Pattern(
+        lambda: plain(activation=relu(4, float_to_int_impl_type="FLOOR")), "rounding"
+    ),
+    "input rounded to zero": Pattern(
+        lambda: plain(first=entry(4, float_to_int_impl_type="ROUND_TO_ZERO")), "rounding"
+    ),
+    "bipolar sum": Pattern(
+        lambda: VectorBranches(lambda a, b, _: a + b, shared=bipolar()),
+        "bipolar sum",
+        shape=(20,),
+    ),
+    "linear layer over a sequence": Pattern(
+        lambda: nn.Sequential(entry(), linear(6), relu(), linear(8, 4)), "sequence", shape=(5, 6)
+    ),
+    "pooling with gaps": Pattern(lambda: plain(pool=nn.MaxPool2d(2, stride=3)), "pooling"),
+    "flattened in two steps": Pattern(
+        lambda: plain(last=nn.Sequential(nn.Flatten(2), nn.Flatten(), linear(144, 5))), "reshape"
+    ),
+    "axes exchanged": Pattern(lambda: plain(last=nn.Sequential(Exchange(), *head(144))), "reshape"),
+    "squeezed": Pattern(
+        lambda: plain(pool=nn.MaxPool2d(6), last=nn.Sequential(Squeeze(), linear(4, 5))), "reshape"
+    ),
+    "window on one pixel": Pattern(
+        lambda: nn.Sequential(entry(), conv(3, 7, padding=1), relu(), head(7)), "convolution", shape=(3, 1, 1)
+    ),
+    "difference of quantized branches": Pattern(
+        lambda: VectorBranches(lambda a, b, _: a - b), "operation", shape=(20,)
+    ),
+    "1-bit integer activations": Pattern(lambda: plain(activation=entry(1)), "1-bit integers"),
     "ceil pooling": Pattern(lambda: plain(pool=nn.MaxPool2d(3, stride=2, ceil_mode=True)), "pooling"),
     "float weights": Pattern(lambda: plain(product=nn.Conv2d(3, 4, 3)), "quantized weights"),
     "quantized bias": Pattern(
@@ -341,6 +419,12 @@ FAILS = {
 FLOATS = {
     "float branch": Pattern(lambda: Branches(nn.Identity(), nn.Identity(), relu()), "quantized operands"),
     "product of activations": Pattern(Product, "product"),
+    "difference of branches": Pattern(
+        lambda: VectorBranches(lambda a, b, _: a.value - b.value), "difference", shape=(20,)
+    ),
+    "ReLU last": Pattern(
+        lambda: nn.Sequential(entry(), linear(20), nn.ReLU()), "ReLU at the output", shape=(20,)
+    ),
     "softmax last": Pattern(
         lambda: nn.Sequential(entry(), linear(20), nn.Softmax(1)), "operation behind", shape=(20,)
     ),

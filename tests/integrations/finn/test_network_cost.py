@@ -73,7 +73,11 @@ def test_standalone_thresholds_are_at_most_as_wide_as_their_inputs(case: Case, f
 
 @pytest.mark.parametrize(
     "name",
-    ["rectangle", "padded maximum", "convolution last", "bipolar"],
+    [
+        *("rectangle", "padded maximum", "convolution last", "bipolar", "one channel", "one row"),
+        *("one channel, one by one", "flattened at the output", "image flattened at the output"),
+        *("norm flattened at the output", "quantized and flattened at the output"),
+    ],
 )
 def test_the_layers_are_finns(name: str, finn: FinnProcess, tmp_path: Path) -> None:
     pattern: Pattern = BUILDS[name]

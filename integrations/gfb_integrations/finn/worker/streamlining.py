@@ -30,6 +30,7 @@ def streamline(model: Any, configuration: Any) -> Any:  # noqa: ARG001 - FINN's 
     model = model.transform(ConvertBipolarMatMulToXnorPopcount())
     model = _scales_past_forks(model)
     for transformation in (
+        _ScaleBeforeLastFlatten(),
         absorb.AbsorbScalarMulAddIntoTopK(),
         RoundAndClipThresholds(),
         InferDataTypes(),
@@ -90,6 +91,51 @@ class _KnownLayouts(Transformation):  # type: ignore[misc]
             if list(node.attribute[0].ints) == [0, 3, 1, 2]:
                 model.set_tensor_layout(node.input[0], ["N", "H", "W", "C"])
         return model, False
+
+
+class _ScaleBeforeLastFlatten(Transformation):  # type: ignore[misc]
+    """Brings a scalar scale or bias at the output in front of a last Flatten and its transposition.
+
+    FINN's streamlining leaves it behind, so that the Flatten is in the middle of the hardware.
+    """
+
+    def apply(self, model: Any) -> tuple[Any, bool]:
+        for node in model.graph.node:
+            constant = model.get_initializer(node.input[1]) if node.op_type in ("Mul", "Add") else None
+            moving = model.find_producer(node.input[0])
+            if constant is None or constant.size != 1 or moving is None:
+                continue
+            behind = moving if moving.op_type == "Flatten" else _only_consumer(model, node)
+            if (
+                moving.op_type in ("Flatten", "Transpose")
+                and behind is not None
+                and behind.op_type == "Flatten"
+                and _is_last(model, node if behind is moving else behind)
+            ):
+                _exchange(model, moving, node)
+                return model, True
+        return model, False
+
+
+def _only_consumer(model: Any, node: Any) -> Any:
+    consumers = model.find_consumers(node.output[0])
+    return consumers[0] if len(consumers) == 1 else None
+
+
+def _is_last(model: Any, node: Any) -> bool:
+    return node.output[0] in [output.name for output in model.graph.output]
+
+
+def _exchange(model: Any, first: Any, second: Any) -> None:
+    """Swap two nodes in a row, of which the second does not depend on the shape."""
+    source, between, result = first.input[0], first.output[0], second.output[0]
+    model.set_tensor_shape(between, model.get_tensor_shape(source))
+    second.input[0], second.output[0] = source, between
+    first.input[0], first.output[0] = between, result
+    nodes = model.graph.node
+    position = list(nodes).index(first)
+    nodes.remove(second)
+    nodes.insert(position, second)
 
 
 def _shape_of_graph(model: Any) -> tuple[str, ...]:
