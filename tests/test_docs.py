@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["README.md", "docs/guide.md", "docs/method.md", "docs/finn.md"]
+DOCUMENTS = ["README.md", "docs/guide.md", "docs/method.md", "docs/finn.md", "docs/training.md"]
 NEEDS_FINN = "<!-- needs FINN -->\n\n"
 
 

@@ -20,6 +20,8 @@ from gfb_brevitas.search.loading import load_best
 from gfb_brevitas.search.presets import PRESETS, Preset, preset
 from gfb_brevitas.search.recorded_run import EvaluatedCandidates, RecordedBudget, RecordedRun
 from gfb_brevitas.search.result import SearchResult
+from gfb_brevitas.search.training import EpochOutcome
+from gfb_brevitas.search.training_loop import TrainingEpoch, TrainingLoop
 
 __all__ = [
     "PRESETS",
@@ -28,6 +30,7 @@ __all__ = [
     "Callback",
     "Candidate",
     "EndRecord",
+    "EpochOutcome",
     "EpochRecord",
     "EvaluatedCandidates",
     "GenerationRecord",
@@ -44,6 +47,8 @@ __all__ = [
     "StepOutcome",
     "StepRecord",
     "TrainingConfig",
+    "TrainingEpoch",
+    "TrainingLoop",
     "fit",
     "load_best",
     "preset",

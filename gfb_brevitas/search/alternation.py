@@ -23,12 +23,13 @@ from gfb_brevitas.search.callbacks import AnyCallback, EndRecord, notify
 from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 from gfb_brevitas.search.fingerprint import described, described_model
 from gfb_brevitas.search.loading import require_searchable
+from gfb_brevitas.search.loop_trainer import make_trainer
 from gfb_brevitas.search.loss import FirstCallChecked
 from gfb_brevitas.search.result import SearchResult
 from gfb_brevitas.search.run import Run, RunData
 from gfb_brevitas.search.run_folder import RunFolder
 from gfb_brevitas.search.storages import Storage, opened_storage
-from gfb_brevitas.search.training import Trainer
+from gfb_brevitas.search.training_loop import TrainingLoop, described_loop, require_training
 from gfb_brevitas.search.validation import Metric, Validation
 from gfb_brevitas.space import SearchSpace
 
@@ -53,7 +54,7 @@ def fit(
     search_batches: Batches | None = None,
     calibration_batches: Batches | None = None,
     search: SearchConfig | None = None,
-    training: TrainingConfig | None = None,
+    training: TrainingConfig | TrainingLoop | None = None,
     allocation: Mapping[str, int] | None = None,
     calibrate: bool = True,
     run_folder: str | os.PathLike[str] | None = None,
@@ -107,7 +108,8 @@ def fit(
         search_batches: Data that super-batches are drawn from; ``None``: the training data.
         calibration_batches: Data that clipping is calibrated on; ``None``: the first training batches.
         search: Settings of the search.
-        training: Settings of the training.
+        training: Settings of the training, or a training loop of your own, see
+            :class:`gfb_brevitas.TrainingLoop`.
         allocation: A fixed allocation: no gradient-free steps, the same epochs and schedule. The
             baseline to compare with; it need not satisfy the budgets.
         calibrate: Whether clipping parameters are started from data; ``False`` for a model whose clipping
@@ -157,7 +159,7 @@ def fit(
     validation_data = data.search if validation_batches is None else validation_batches
     trainer = None
     if search.epochs:
-        trainer = Trainer(model, loss, training, epochs=search.epochs, seed=search.seed)
+        trainer = make_trainer(model, loss, training, epochs=search.epochs, seed=search.seed)
     leads = current_world().is_first
     folder = RunFolder(Path(run_folder)) if run_folder is not None and leads else None
     with nullcontext() if folder is None else folder.opened():
@@ -241,9 +243,9 @@ def _uniform(space: SearchSpace, bits: int | tuple[int, int]) -> BitAllocation:
 
 def _check_kinds(model: object, search: object, training: object, callbacks: object) -> None:
     require_searchable(model)
-    for name, value, kind in (("search", search, SearchConfig), ("training", training, TrainingConfig)):
-        if not isinstance(value, kind):
-            raise ConfigurationError(f"`{name}` must be a {kind.__name__}; got {value!r}.")
+    if not isinstance(search, SearchConfig):
+        raise ConfigurationError(f"`search` must be a SearchConfig; got {search!r}.")
+    require_training(training)
     if not isinstance(callbacks, Sequence):
         raise ConfigurationError(f"`callbacks` must be a list or tuple; got {type(callbacks).__name__!r}.")
 
@@ -264,13 +266,13 @@ def _configuration(
     model: SearchableModel,
     constraints: Constraints,
     search: SearchConfig,
-    training: TrainingConfig,
+    training: TrainingConfig | TrainingLoop,
     allocation: Mapping[str, int] | None,
     calibrate: bool,
 ) -> dict[str, Any]:
     return {
         "search": described(search),
-        "training": described(training),
+        "training": described(training) if isinstance(training, TrainingConfig) else described_loop(training),
         "budgets": described(constraints.budgets),
         "limits": described(constraints.limits),
         "model": described_model(model),

@@ -183,7 +183,7 @@ class EpochRecord(Record):
         epoch: Epoch of the run, from 1, pretraining included.
         round: Round, from 1; 0 is the pretraining.
         train_loss: Mean training loss.
-        learning_rate: Learning rate of the first parameter group.
+        learning_rate: Learning rate of the first parameter group; NaN where it is not known.
         metric: Validation metric after the epoch; higher is better.
         feasible: Whether the allocation satisfies the budgets.
         best: Whether the state after the epoch is the best so far.

@@ -49,6 +49,7 @@ from gfb_brevitas.search.history import (
     StepRecord,
 )
 from gfb_brevitas.search.loading import load_state
+from gfb_brevitas.search.loop_trainer import LoopTrainer
 from gfb_brevitas.search.plan import Unit, planned_units, step_name
 from gfb_brevitas.search.run_folder import RunFolder
 from gfb_brevitas.search.run_profile import mean_clipping_values, profile_document
@@ -114,7 +115,7 @@ class Run:
         data: RunData,
         constraints: Constraints,
         search: SearchConfig,
-        trainer: Trainer | None,
+        trainer: Trainer | LoopTrainer | None,
         validation: Validation,
         pretrain: BitAllocation,
         start: BitAllocation,

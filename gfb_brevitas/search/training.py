@@ -30,11 +30,11 @@ class EpochOutcome:
 
     Attributes:
         train_loss: Mean of the minibatches' losses.
-        learning_rate: Learning rate of the first parameter group.
+        learning_rate: Learning rate of the first parameter group; NaN where it is not known.
     """
 
     train_loss: float
-    learning_rate: float
+    learning_rate: float = math.nan
 
 
 class Trainer:

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.core.distributed.processes import free_port
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NEEDS_DATA = {"fashion_mnist"}
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -169,6 +171,76 @@ def test_the_fpga_story_fits_the_board_and_finn_agrees(quick: Any) -> None:
     assert (story["finn_bram_18k"], story["finn_dsp"]) == (searched["bram_18k"], searched["dsp"])
     assert story["finn_lut"] == pytest.approx(searched["lut"], rel=0.03)
     assert set(json.loads((folder / "folding.json").read_text())) > {"Defaults"}
+
+
+OWN_TRAINING = ["accelerate_training", "lightning_training"]
+
+
+@pytest.mark.parametrize("name", OWN_TRAINING)
+def test_own_training_epochs_learn_and_keep_the_budgets(name: str, quick: Any) -> None:
+    folder, output = quick(name)
+    summary = json.loads((folder / "runs" / name / "summary.json").read_text())
+    assert all(cost["feasible"] for cost in summary["costs"]) and summary["metric"] > 0.8
+    records = (folder / "runs" / name / "history.jsonl").read_text().splitlines()
+    epochs = [record for record in map(json.loads, records) if record["kind"] == "epoch"]
+    rates = [epoch["learning_rate"] for epoch in epochs]
+    assert rates[0] == 0.002 and rates == sorted(rates, reverse=True) and rates[-1] < 2e-4
+    found = re.search(r"^searched: (\d+\.\d\d)% of the test images$", output, re.MULTILINE)
+    assert found is not None and float(found[1]) > 80
+    assert not any((folder / left).exists() for left in ("lightning_logs", "checkpoints"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another signal there")
+def test_lightning_interrupted_and_run_again_ends_as_if_it_had_not_been(quick: Any, tmp_path: Path) -> None:
+    """Lightning turns Ctrl-C into SystemExit; the example turns it back."""
+    name = "lightning_training"
+    process = started(tmp_path, name, "--quick")
+    history = tmp_path / "runs" / name / "history.jsonl"
+    # An epoch follows the first step of the search.
+    while not (history.exists() and '"kind":"step"' in history.read_text()):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = ended(process)
+    assert process.returncode == 130
+    assert errors == "Interrupted. Run the same command again to go on where it stopped.\n"
+
+    assert completed(tmp_path, name, "--quick").startswith("search: resumed after ")
+    folder, _ = quick(name)
+    undisturbed, resumed = (
+        json.loads((path / "runs" / name / "summary.json").read_text()) for path in (folder, tmp_path)
+    )
+    for key in ("allocation", "metric", "best_epoch", "evaluations", "costs"):
+        assert resumed[key] == undisturbed[key], key
+
+
+def test_accelerate_shares_the_training_among_processes(quick: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    command += [str(EXAMPLES / "accelerate_training.py"), "--quick"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("% of the test images") == 1
+    alone, _ = quick("accelerate_training")
+    losses = []
+    for folder in (alone, tmp_path):
+        records = (folder / "runs" / "accelerate_training" / "history.jsonl").read_text().splitlines()
+        losses.append([r["train_loss"] for r in map(json.loads, records) if r["kind"] == "epoch"])
+    # Half as many steps, on twice as many samples each.
+    assert len(losses[0]) == len(losses[1]) and losses[1][0] > losses[0][0] + 0.1
+    assert losses[1][3] < 0.5 * losses[1][0]
+
+
+@pytest.mark.parametrize("name", OWN_TRAINING)
+def test_own_training_epochs_without_the_package(name: str, tmp_path: Path) -> None:
+    package = name.removesuffix("_training")
+    process = started(tmp_path, name, "--quick", blocked=package)
+    _, errors = ended(process)
+    assert process.returncode == 1
+    assert errors.startswith(f"MissingExtraError: This example needs the package '{package}'")
+    assert re.search(rf"pip install '{package}>=[\d.]+'\n$", errors) and errors.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another signal there")
