@@ -253,7 +253,7 @@ def prove(
         "finn_own_folding_lut": automatic.total("lut"),
         "finn_own_folding_fps": automatic.fps,
         "finn_exact": proof.exact,
-        "finn_stages": {stage.stage: stage.max_diff_steps for stage in proof.stages},
+        "finn_largest_difference_in_steps": {stage.stage: stage.max_diff_steps for stage in proof.stages},
     }
 
 
@@ -322,10 +322,23 @@ def main(arguments: list[str] | None = None) -> None:
         **proof,
     }
     write_text_atomically(options.run_folder / "fpga.json", json.dumps(summary, indent=2))
-    for name, value in {k: v for k, v in summary.items() if k != "outcomes"}.items():
-        console.print(f"{name.replace('_', ' ')}: {value}", highlight=False)
+    for name, value in summary.items():
+        if name != "outcomes":
+            console.print(f"{name.replace('_', ' ')}: {_in_words(value)}", highlight=False)
     console.print(
         f"{options.run_folder / 'fpga.png'}, fpga.json, model.qonnx.onnx, folding.json", highlight=False
+    )
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return (
+        f"{value:.4g}"
+        if isinstance(value, float) and abs(value) < 1000
+        else f"{value:,.0f}"
+        if isinstance(value, float)
+        else str(value)
     )
 
 

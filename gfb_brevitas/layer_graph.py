@@ -51,7 +51,8 @@ class LayerNode:
     - ``max_pool``, ``avg_pool``: ``kernel``, ``stride``, ``padding``, ``dilation``, ``ceil_mode`` and
       ``adaptive`` (whether the size of the output was given, not that of the window). A mean over all
       positions is an ``avg_pool`` as large as its input.
-    - ``add``, ``mul``: ``constant`` (whether the other operand is not computed from the input); ``add``:
+    - ``add``, ``mul``: ``constant`` (whether the other operand is not computed from the input) and
+      ``per_channel`` (whether a constant is one number or one per channel that scales or shifts); ``add``:
       ``factor`` of the second operand, -1 for a subtraction.
     - ``concat``: ``dim``.
     - ``pad``: ``padding`` (amounts, last dimension first) and ``value``.

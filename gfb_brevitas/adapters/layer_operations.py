@@ -71,10 +71,14 @@ def describe(
         return _product(operator, args, is_computed, quantizer_of)
     if operator in _ADDITIONS or operator in _MULTIPLICATIONS:
         both = len(args) > 1 and all(isinstance(a, Tensor) and is_computed(a) for a in args[:2])
+        about = {
+            "constant": not both,
+            "per_channel": both or _is_per_channel(operator, args, result, is_computed),
+        }
         if operator in _MULTIPLICATIONS:
-            return "mul", {"constant": not both}
+            return "mul", about
         sign = -1.0 if operator in (aten.sub, aten.sub_) else 1.0
-        return "add", {"constant": not both, "factor": sign * float(kwargs.get("alpha", 1))}
+        return "add", about | {"factor": sign * float(kwargs.get("alpha", 1))}
     if operator in _BATCH_NORMS:
         return "batch_norm", {}
     if operator in (aten.relu, aten.relu_):
@@ -88,6 +92,20 @@ def describe(
     if operator in _RESHAPES:
         return "reshape", {"target": str(operator)}
     return _pooling(operator, args, result) or ("other", {"target": str(operator)})
+
+
+def _is_per_channel(operator: Any, args: tuple[Any, ...], result: Tensor, is_computed: IsComputed) -> bool:
+    """Whether a constant scales or shifts: one number, or one per channel, and not on the left of - or /."""
+    left, right = args[:2]
+    from_left = not (isinstance(left, Tensor) and is_computed(left))
+    if from_left and operator in _packets("sub", "sub_", "div", "div_"):
+        return False
+    constant = left if from_left else right
+    if not isinstance(constant, Tensor) or constant.numel() == 1:
+        return True
+    channels = 1 if result.dim() > 2 else result.dim() - 1
+    shape = (1,) * (result.dim() - constant.dim()) + tuple(constant.shape)
+    return all(size == 1 for axis, size in enumerate(shape) if axis != channels)
 
 
 def _convolution(args: tuple[Any, ...], quantizer_of: QuantizerOf) -> Attributes:

@@ -85,7 +85,7 @@ class Budget:
 
         Example:
             >>> [budget.name for budget in Budget.board("Pynq-Z1", fps=30_000)]
-            ['lut', 'bram_18k', 'uram', 'dsp', 'cycles']
+            ['lut', 'bram_18k', 'dsp', 'cycles']
 
         Args:
             board: Name of the board, e.g. ``"Pynq-Z1"``; see :data:`gfb_brevitas.hardware.boards.BOARDS`.

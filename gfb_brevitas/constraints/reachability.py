@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,10 +41,12 @@ class SmallestCosts:
     Attributes:
         values: Shape ``(budgets,)``; exact for monotone costs, the smallest found for others.
         at: Group widths at which they are reached, shape ``(budgets, coordinates)``.
+        fixed: Whether each is the same at the smallest and at the largest widths.
     """
 
     values: Vector
     at: Bits
+    fixed: tuple[bool, ...]
 
 
 def smallest_costs(
@@ -62,7 +64,9 @@ def smallest_costs(
         for budget, cost in zip(budgets, costs, strict=True)
     ]
     values = [float(cost(row[None, :])[0]) for cost, row in zip(costs, rows, strict=True)]
-    return SmallestCosts(values=np.array(values), at=np.stack(rows))
+    ends = np.stack([groups.low, groups.high])
+    fixed = [bool((cost(ends) == value).all()) for cost, value in zip(costs, values, strict=True)]
+    return SmallestCosts(values=np.array(values), at=np.stack(rows), fixed=tuple(fixed))
 
 
 def explain(
@@ -96,13 +100,20 @@ def explain(
         first = "No allocation that meets the budgets was found in the search space."
     lines = [
         _line(
-            budget, float(limits[j]), float(smallest.values[j]), _widths(smallest.at[j], space), reachable[j]
+            budget,
+            float(limits[j]),
+            float(smallest.values[j]),
+            "whatever the widths" if smallest.fixed[j] else f"at {_widths(smallest.at[j], space)}",
+            reachable[j],
+            others_fail=not all(reachable),
         )
         + ("" if reachable[j] else _largest_part(budget, groups.expand(smallest.at[j]), space))
         for j, budget in enumerate(budgets)
     ]
-    advice = "Raise the budgets that are too small, or allow smaller widths."
-    of_costs = dict.fromkeys(getattr(budget.cost, "advice", "") for budget in budgets)
+    too_small = [j for j, fits in enumerate(reachable) if not fits] or range(len(budgets))
+    fixed = all(smallest.fixed[j] for j in too_small)
+    advice = "Raise the budgets that are too small" + ("." if fixed else ", or allow smaller widths.")
+    of_costs = dict.fromkeys(getattr(budgets[j].cost, "advice", "") for j in too_small)
     return "\n".join([first, *lines, " ".join([advice, *filter(None, of_costs)])])
 
 
@@ -110,12 +121,17 @@ def _is_exact(budgets: Sequence[Budget]) -> bool:
     return all(budget.cost.monotone for budget in budgets)
 
 
-def _line(budget: Budget, limit: float, smallest: float, widths: str, reachable: bool) -> str:
+def _line(
+    budget: Budget, limit: float, smallest: float, where: str, reachable: bool, *, others_fail: bool
+) -> str:
     unit = budget.cost.unit
-    found = "smallest reachable" if budget.cost.monotone else "smallest found (the cost is not monotone)"
+    in_words: Callable[[float], str] = getattr(budget.cost, "in_words", lambda value: f"{value:.10g} {unit}")
+    found = "smallest reachable" if budget.cost.monotone else "smallest found"
+    if reachable and others_fail:
+        return f"- {budget.name}: at most {limit:.10g} {unit}; {found}: {smallest:.10g}."
     return (
-        f"- {budget.name}{'' if reachable else ' CANNOT BE MET'}: must be at most {limit:.10g} {unit} "
-        f"({budget.describe()}); {found}: {smallest:.10g} {unit}, at {widths}."
+        f"- {budget.name}{'' if reachable else ' CANNOT BE MET'}: must be at most {in_words(limit)} "
+        f"({budget.describe()}); {found}: {in_words(smallest)}, {where}."
     )
 
 

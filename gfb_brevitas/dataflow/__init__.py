@@ -4,7 +4,7 @@ Example:
     >>> import gfb_brevitas as gfb
     >>> budgets = gfb.Budget.board("Pynq-Z1", fps=30_000, utilisation=0.7)
     >>> [budget.name for budget in budgets]
-    ['lut', 'bram_18k', 'uram', 'dsp', 'cycles']
+    ['lut', 'bram_18k', 'dsp', 'cycles']
 """
 
 from gfb_brevitas.dataflow.accelerator import Accelerator, PopulationCost, Target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Real
 from typing import Literal
 
 import numpy as np
@@ -64,13 +65,19 @@ class Target:
         board(self.board)
         for name in ("fps", "clock_mhz"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
+            is_number = isinstance(value, Real) and not isinstance(value, bool)
+            if value is not None and not (is_number and 0 < value < math.inf):
                 raise ConfigurationError(f"`{name}` must be a finite number above zero; got {value!r}.")
+        if self.target_cycles == 0:
+            raise ConfigurationError(
+                f"`fps` must be at most {1e6 * self.clock_mhz:,.0f} at {self.clock_mhz:g} MHz, one sample "
+                f"per clock cycle; got {self.fps:,.0f}."
+            )
         if self.folding not in ("cheapest", "finn", "none"):
             raise ConfigurationError(f'`folding` must be "cheapest", "finn" or "none"; got {self.folding!r}.')
 
     @property
-    def parts(self) -> Board:
+    def device(self) -> Board:
         """The board and what it has."""
         return board(self.board)
 
@@ -177,7 +184,7 @@ class Accelerator:
 
     def _tables_for(self, target_cycles: int | None) -> CostTables:
         if target_cycles not in self._tables:
-            parts = self.target.parts
+            parts = self.target.device
             choice: Choice = partial(
                 _choose, rule=self.target.folding, target_cycles=target_cycles, parts=parts
             )

@@ -21,7 +21,7 @@ def board_budgets(
     Example:
         >>> budgets = board_budgets(Target(board="Pynq-Z1", fps=30_000), utilisation=0.7)
         >>> {budget.name: budget.limit for budget in budgets}
-        {'lut': 37240.0, 'bram_18k': 196.0, 'uram': 0.5, 'dsp': 154.0, 'cycles': 3333.0}
+        {'lut': 37240.0, 'bram_18k': 196.0, 'dsp': 154.0, 'cycles': 3333.0}
 
     Args:
         target: Board, frame rate and clock.
@@ -34,7 +34,7 @@ def board_budgets(
     """
     if not (isinstance(utilisation, (int, float)) and 0 < utilisation <= 1):
         raise ConfigurationError(f"`utilisation` must be above 0 and at most 1; got {utilisation!r}.")
-    parts = target.parts
+    parts = target.device
     there: dict[Resource, int] = {
         "lut": parts.lut,
         "bram_18k": parts.bram_18k,
@@ -48,6 +48,8 @@ def board_budgets(
             rho=rho,
         )
         for resource, count in there.items()
+        # Only thresholds in layers of their own are put into UltraRAM without being told to.
+        if count or target.standalone_thresholds
     ]
     if target.target_cycles is not None:
         budgets.append(Budget(cost=FpgaCycles(target=target), limit=float(target.target_cycles), rho=rho))

@@ -134,6 +134,14 @@ class FpgaCycles(_AcceleratorCost):
 
     name: str = "cycles"
     unit: ClassVar[str] = "cycles"
+    advice: ClassVar[str] = (
+        "A faster clock or a smaller layer reaches a higher frame rate; a larger board does not."
+    )
+
+    def in_words(self, value: float) -> str:
+        """Cycles with the frame rate that they come to."""
+        rate = 1e6 * self.target.clock_mhz / max(value, 1.0)
+        return f"{value:,.0f} cycles per sample ({rate:,.0f} samples/s at {self.target.clock_mhz:g} MHz)"
 
     def _value(self, cost: PopulationCost) -> Vector:
         return cost.cycles
@@ -153,6 +161,7 @@ class FpgaLatency(_AcceleratorCost):
 
     name: str = "latency"
     unit: ClassVar[str] = "us"
+    advice: ClassVar[str] = "A higher `fps` makes the layers more parallel, and the latency shorter."
 
     def _value(self, cost: PopulationCost) -> Vector:
         latency: Vector = cost.latency_cycles / self.target.clock_mhz

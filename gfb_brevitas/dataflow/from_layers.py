@@ -72,6 +72,8 @@ class _Builder:
     def add(self, node: LayerNode) -> None:
         """Add what FINN makes of one layer of the model."""
         rule = self._rules.get(node.op)
+        if rule is None and self._is_left_to_software(node):
+            rule = self._pass_on
         if rule is None:
             raise _unmapped(node, f"the operation {node.attributes.get('target', node.op)}")
         self._source[node.name] = rule(node)
@@ -105,8 +107,17 @@ class _Builder:
         """What the next thresholds take up, or what is computed in floats at the end."""
         if node.op == "mul" and not node.attributes["constant"]:
             raise _unmapped(node, "a product of two activations")
+        if node.op in ("add", "mul") and not node.attributes["per_channel"]:
+            raise _unmapped(node, "a constant per value, or one that activations are taken from")
         self._scaled[node.name] = True
         return self._source[node.inputs[0]]
+
+    def _is_left_to_software(self, node: LayerNode) -> bool:
+        """Whether only operations that FINN does not build follow, up to the output: softmax, the largest."""
+        return node.op == "other" and all(
+            reader.op == "output" or self._is_left_to_software(reader)
+            for reader in self._graph.consumers(node)
+        )
 
     # --- rounding
 

@@ -7,6 +7,7 @@ pricing a candidate is then looking up one row per unit.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ class CostTables:
         self._graph, self._units, self._choice, self._dsp_block = graph, units, choice, dsp_block
         self._fewest, self._most = fewest_bits, most_bits
         self._columns = _unit_columns(graph, units)
-        sizes = [int(np.prod(self._counts(columns))) for columns in self._columns]
+        sizes = [prod(self._counts(columns)) for columns in self._columns]
         self._tabled = np.array([size <= LARGEST_TABLE for size in sizes])
         kept = np.where(self._tabled, sizes, 0)
         self._starts = np.cumsum(kept) - kept

@@ -53,8 +53,8 @@ class Folding:
             raise ConfigurationError(f"PE and SIMD are at least 1; got {lowest}.")
 
     def as_list(self) -> Folding:
-        """The same with every array of one shape."""
-        pe, simd, whole = np.broadcast_arrays(self.pe, self.simd, self.parallel_window)
+        """The same with every array of one shape, with one axis at least."""
+        pe, simd, whole = np.broadcast_arrays(*map(np.atleast_1d, (self.pe, self.simd, self.parallel_window)))
         return Folding(pe=pe, simd=simd, parallel_window=whole)
 
     def __getitem__(self, index: IntArray) -> Folding:

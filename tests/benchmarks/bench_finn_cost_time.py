@@ -95,7 +95,7 @@ def saving_row(searchable: SearchableModel, fps: float) -> dict[str, Any]:
     theirs = cost(searchable, fps, "finn", bits)
     # The most frames a second that are no more than FINN's folding reaches.
     ours = cost(searchable, 1e8 // theirs.cycles[0], "cheapest", bits)
-    board = Target(board=BOARD).parts
+    board = Target(board=BOARD).device
     share = float(board_share(ours.resources, board)[0] / board_share(theirs.resources, board)[0])
     names = ("lut", "bram_18k", "uram", "dsp")
     return {

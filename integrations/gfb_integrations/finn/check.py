@@ -7,6 +7,7 @@ Every rule was confirmed by running finn-plus 1.6.1 on a small model that breaks
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from torch import nn
 
@@ -30,7 +31,9 @@ from gfb_integrations.finn.layer_walks import (
 Rule = Callable[[LayerGraph], Iterator[Finding]]
 
 
-def check(model: nn.Module, example_inputs: ExampleInputs) -> CheckReport:
+def check(
+    model: nn.Module, example_inputs: ExampleInputs, *, standalone_thresholds: bool = False
+) -> CheckReport:
     """Say for each layer whether FINN builds it, why not, and what to change.
 
     FINN itself is not needed. Branches of different scales, which Brevitas refuses to add, are found too.
@@ -42,18 +45,21 @@ def check(model: nn.Module, example_inputs: ExampleInputs) -> CheckReport:
     Args:
         model: A Brevitas model or a searchable one; it is not changed.
         example_inputs: One batch: a tensor, a tuple of positional or a mapping of keyword arguments.
+        standalone_thresholds: Whether activations become layers of their own.
 
     Raises:
         UntraceableModelError: If the model fails on ``example_inputs``.
     """
     brevitas_model = model.model if isinstance(model, SearchableModel) else model
-    return check_layers(record_layers(brevitas_model, example_inputs))
+    graph = record_layers(brevitas_model, example_inputs)
+    return check_layers(graph, standalone_thresholds=standalone_thresholds)
 
 
-def check_layers(graph: LayerGraph) -> CheckReport:
+def check_layers(graph: LayerGraph, *, standalone_thresholds: bool = False) -> CheckReport:
     """:func:`check` on layers that have been recorded."""
     order = {node.name: position for position, node in enumerate(graph)}
-    findings = sorted((f for rule in _RULES for f in rule(graph)), key=lambda f: order[f.layer])
+    rules: tuple[Rule, ...] = (partial(activations, standalone_thresholds=standalone_thresholds), *_RULES)
+    findings = sorted((f for rule in rules for f in rule(graph)), key=lambda f: order[f.layer])
     return CheckReport(findings=tuple(findings), layers=len(graph))
 
 
@@ -93,6 +99,14 @@ def _products(graph: LayerGraph) -> Iterator[Finding]:
                 "quantized weights",
                 "Its weights are floats.",
                 "Use a Brevitas layer with weight_quant.",
+            )
+        elif about["weight_bits"] > MAX_WEIGHT_BITS:
+            yield finding(
+                node,
+                "weight width",
+                f"Its weights have {about['weight_bits']:g} bits.",
+                f"Use at most {MAX_WEIGHT_BITS}: FINN computes in float32 while it streamlines.",
+                "wrong",
             )
         if about["weight_zero_point"]:
             yield finding(
@@ -199,7 +213,7 @@ def _operands_of_meeting(graph: LayerGraph, node: LayerNode) -> Iterator[Finding
 
 def _other_operations(graph: LayerGraph) -> Iterator[Finding]:
     for node in graph:
-        if node.op == "other" and is_behind_products(graph, node):
+        if node.attributes.get("target") in _ON_SCORES and is_behind_products(graph, node):
             yield finding(
                 node,
                 "operation behind",
@@ -220,15 +234,24 @@ def _other_operations(graph: LayerGraph) -> Iterator[Finding]:
                 "Leave it to software, or use QuantReLU.",
                 "in floats",
             )
+        elif node.op in ("add", "mul") and not node.attributes["per_channel"]:
+            yield finding(
+                node,
+                "constant",
+                "Its constant is one per value, or activations are taken from it.",
+                "Use one number, or one per channel, that scales or shifts.",
+            )
         elif node.op == "mul" and not node.attributes["constant"]:
             yield finding(
                 node, "product", "It multiplies activations.", "Leave it out if you can.", "in floats"
             )
 
 
+MAX_WEIGHT_BITS = 16
+"""Widest weights that were confirmed to come out right."""
+_ON_SCORES = ("aten._softmax", "aten._log_softmax", "aten.argmax", "aten.topk")
 _RULES: tuple[Rule, ...] = (
     _input_quantizer,
-    activations,
     _float_activations,
     _products,
     pooling,

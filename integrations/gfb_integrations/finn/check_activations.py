@@ -23,7 +23,7 @@ MAX_ACTIVATION_BITS = 8
 _ACTIVATIONS = ("", "ReLU", "Hardtanh")
 
 
-def activations(graph: LayerGraph) -> Iterator[Finding]:
+def activations(graph: LayerGraph, *, standalone_thresholds: bool = False) -> Iterator[Finding]:
     """What is wrong with the quantizers of activations, and with truncations."""
     for node in graph.of("quantize"):
         about = node.attributes
@@ -34,10 +34,10 @@ def activations(graph: LayerGraph) -> Iterator[Finding]:
                 node, "integers", "Its values are not integers.", "Use an integer quantizer of 2 to 8 bits."
             )
         else:
-            yield from _activation(graph, node)
+            yield from _activation(graph, node, standalone_thresholds)
 
 
-def _activation(graph: LayerGraph, node: LayerNode) -> Iterator[Finding]:
+def _activation(graph: LayerGraph, node: LayerNode, standalone: bool) -> Iterator[Finding]:
     about = node.attributes
     bits = about["bits"]
     if bits > MAX_ACTIVATION_BITS:
@@ -81,12 +81,20 @@ def _activation(graph: LayerGraph, node: LayerNode) -> Iterator[Finding]:
             "Use a binary quantizer (-1 and 1), or 2 bits.",
         )
     elif is_bipolar(node):
-        yield from _bipolar_activation(graph, node)
+        yield from _bipolar_activation(graph, node, standalone)
+    if any(source.op == "relu" for source in graph.producers(node)) and not about["signed"]:
+        yield finding(
+            node,
+            "ReLU",
+            "An unsigned quantizer follows a ReLU, which FINN builds as a layer of its own.",
+            "Use QuantReLU in place of both.",
+            "in floats",
+        )
     if about["signed"]:
         yield from _signed(graph, node)
 
 
-def _bipolar_activation(graph: LayerGraph, node: LayerNode) -> Iterator[Finding]:
+def _bipolar_activation(graph: LayerGraph, node: LayerNode, standalone: bool) -> Iterator[Finding]:
     readers = list(readers_past_pooling(graph, node))
     for reader in readers:
         if reader.op == "avg_pool":
@@ -107,11 +115,12 @@ def _bipolar_activation(graph: LayerGraph, node: LayerNode) -> Iterator[Finding]
             )
     in_products = any(source.op in ("conv", "linear") for source in sources_of(graph, node))
     wider = [r for r in readers if r.op != "max_pool" and r.attributes.get("weight_bits") != 1]
-    if wider and not in_products:
+    if wider and (standalone or not in_products):
+        where = "in a layer of its own" if in_products else "of values that come from no product"
         yield finding(
             node,
             "bipolar thresholds",
-            "It makes -1 and 1 of values that come from no product, for layers with wider weights.",
+            f"It makes -1 and 1 {where}, for layers with wider weights.",
             "Give it 2 bits or more, or 1-bit weights to what reads it.",
         )
 

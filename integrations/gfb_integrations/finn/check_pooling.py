@@ -65,6 +65,13 @@ def _average(graph: LayerGraph, node: LayerNode) -> Iterator[Finding]:
         )
         return
     source = origin(graph, graph.producers(node)[0])
+    if source.op == "add":
+        yield finding(
+            node,
+            "average of sums",
+            "It averages a sum, whose sign FINN does not find.",
+            "Put a QuantReLU or QuantIdentity between them.",
+        )
     if source.op != "quantize" or source.attributes["bits"] is None:
         return
     width = int(source.attributes["bits"])

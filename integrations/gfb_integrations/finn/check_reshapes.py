@@ -6,17 +6,15 @@ from collections.abc import Iterator
 
 from gfb_brevitas.layer_graph import LayerGraph
 from gfb_integrations.finn.findings import Finding
-from gfb_integrations.finn.layer_walks import finding, origin
+from gfb_integrations.finn.layer_walks import finding
 
 _FLATTENS = ("aten.flatten", "aten.view", "aten._unsafe_view", "aten.reshape", "aten._reshape_alias")
 
 
 def reshapes(graph: LayerGraph) -> Iterator[Finding]:
-    """Changes of shape that are not a flattening of whole samples, behind the first layer."""
+    """Changes of shape that are not a flattening of whole samples."""
     for node in graph.of("reshape"):
         (source,) = graph.producers(node)
-        if origin(graph, source).op == "input":
-            continue
         keeps_order = node.attributes["target"] in _FLATTENS
         if not (keeps_order and (len(node.shape) == 1 or node.shape == source.shape)):
             yield finding(

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import brevitas.nn as qnn
 from brevitas.quant import TruncTo8bit
-from torch import nn
+from torch import Tensor, nn
 
 from gfb_brevitas.adapters import record_layers
 from gfb_brevitas.adapters.tracing import ExampleInputs
@@ -37,7 +37,7 @@ class MendedModel:
 def mend(model: nn.Module, example_inputs: ExampleInputs, mends: Sequence[Mend]) -> MendedModel:
     """Change a copy of a model so that FINN builds it.
 
-    - ``"input quantizer"``: a QuantIdentity of 8 bits in front of the model.
+    - ``"input quantizer"``: a QuantIdentity of 8 bits in front of a model of one input.
     - ``"shared quantizer"``: one QuantIdentity for all branches of an addition; where the branches have other
       layers than QuantIdentity the finding is left.
     - ``"truncation"``: TruncAvgPool2d truncates by FLOOR.
@@ -67,7 +67,11 @@ def mend(model: nn.Module, example_inputs: ExampleInputs, mends: Sequence[Mend])
     for finding in check_layers(graph).findings:
         if finding.rule in mends and finding.rule != "input quantizer":
             changes += _MENDS[finding.rule](mended, graph, graph[finding.layer])
-    if "input quantizer" in mends and any(f.rule == "input quantizer" for f in check_layers(graph).findings):
+    if (
+        "input quantizer" in mends
+        and isinstance(example_inputs, Tensor)
+        and any(f.rule == "input quantizer" for f in check_layers(graph).findings)
+    ):
         mended = nn.Sequential(qnn.QuantIdentity(bit_width=8, return_quant_tensor=True), mended)
         changes.append("A QuantIdentity of 8 bits was put in front of the model.")
     return MendedModel(model=mended, changes=tuple(changes))

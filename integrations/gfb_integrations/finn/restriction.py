@@ -15,9 +15,13 @@ from gfb_brevitas.rules import Rule
 from gfb_integrations.finn.check import check
 from gfb_integrations.finn.check_activations import MAX_ACTIVATION_BITS
 from gfb_integrations.finn.check_pooling import averaged_widths
+from gfb_integrations.finn.findings import CheckReport
 
 MIN_BITS = 2
 """Narrowest width: -1 and 1 are wrong with zero padding and with several thresholds behind them."""
+
+_OF_WIDTHS = ("activation width", "truncated width")
+"""Rules that the widths of a search may satisfy where those of the model do not."""
 
 
 def make_searchable(
@@ -26,6 +30,7 @@ def make_searchable(
     *,
     bits: tuple[int, int] = (MIN_BITS, MAX_ACTIVATION_BITS),
     rules: Sequence[Rule] = (),
+    standalone_thresholds: bool = False,
     **settings: Any,
 ) -> SearchableModel:
     """Make a model searchable within what FINN builds: 2 to 8 bits everywhere.
@@ -41,18 +46,22 @@ def make_searchable(
         example_inputs: One batch.
         bits: Smallest and largest width in bits, within 2 to 8.
         rules: Ranges, fixed widths and ties, within 2 to 8.
+        standalone_thresholds: Whether activations become layers of their own.
         settings: Further arguments of :func:`gfb_brevitas.make_searchable`.
 
     Raises:
         FinnCheckError: If FINN does not build the model as it stands; says what to change.
         ConfigurationError: If a width is outside 2 to 8.
     """
-    check(model, example_inputs).require()
+    found = check(model, example_inputs, standalone_thresholds=standalone_thresholds)
+    others = tuple(f for f in found.findings if f.rule not in _OF_WIDTHS)
+    CheckReport(findings=others, layers=found.layers).require()
     graph = record_layers(model, example_inputs)
     narrower = (_range(name, widths, bits) for name, widths in averaged_widths(graph).items())
     ranges = [rule for rule in narrower if rule is not None]
     searchable = gfb.make_searchable(model, example_inputs, bits=bits, rules=[*ranges, *rules], **settings)
     require_buildable(searchable)
+    check(searchable, example_inputs, standalone_thresholds=standalone_thresholds).require()
     return searchable
 
 

@@ -1,7 +1,7 @@
 """Export to ONNX's own quantization operators (QCDQ), and proof that ONNX Runtime computes the same.
 
 :func:`export_qcdq` writes a plain Brevitas model with ``QuantizeLinear``, ``Clip`` and ``DequantizeLinear``
-nodes, :func:`run` executes the file, :func:`verify` compares it with the model layer by layer, and
+nodes, :func:`run` executes the file, :func:`verify` compares its outputs with the model's, and
 :func:`qcdq_limits` says beforehand which quantizers the format cannot carry.
 All need ``pip install 'gfb-brevitas[export]'``.
 """

@@ -21,7 +21,7 @@ def random_bits(network, count=32):
 
 
 def shares(found, cost):
-    return board_share(cost.resources, found.target.parts)
+    return board_share(cost.resources, found.target.device)
 
 
 @pytest.mark.parametrize("standalone", [False, True])
@@ -47,14 +47,14 @@ def test_the_cheapest_folding_is_the_cheapest_of_all_that_are_fast_enough(networ
     for j, unit in enumerate(found.units):
         widths = [against_foldings(w) for w in found.graph.widths(bits, unit.positions)]
         foldings = unit.layer.node.foldings().as_list()
-        block = found.target.parts.dsp_block
+        block = found.target.device.dsp_block
         share = np.broadcast_to(
-            board_share(unit.resources(foldings, widths, block), found.target.parts),
+            board_share(unit.resources(foldings, widths, block), found.target.device),
             (len(bits), len(foldings.pe)),
         )
         fast = (unit.cycles(foldings).max(axis=-1) <= target) & unit.is_legal(foldings, widths, block)
         smallest = np.where(fast, share, np.inf).min(axis=1)
-        table = cost.layer_resources[:, j] / [found.target.parts.lut, 280, np.inf, 220]
+        table = cost.layer_resources[:, j] / [found.target.device.lut, 280, np.inf, 220]
         assert table.sum(axis=1) == pytest.approx(smallest, abs=1e-4)
 
 

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import re
+
+import brevitas.nn as qnn
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from gfb_brevitas import Budget
+from gfb_brevitas import Budget, make_searchable
 from gfb_brevitas.constraints import Constraints
 from gfb_brevitas.costs import WeightSize
 from gfb_brevitas.dataflow import Accelerator, FpgaCycles, FpgaLatency, FpgaResource, Target
@@ -109,3 +114,56 @@ def test_a_frame_rate_that_no_folding_reaches_names_the_slowest_layer(plain_netw
 def test_there_are_four_resources():
     with pytest.raises(ConfigurationError, match="lut, bram_18k, uram, dsp"):
         FpgaResource(resource="ff", target=TARGET)
+
+
+def test_a_frame_rate_above_the_clock_is_refused():
+    with pytest.raises(ConfigurationError, match=r"at most 100,000,000 at 100 MHz, one sample per clock"):
+        Budget.board("Pynq-Z1", fps=1e9)
+
+
+def test_a_frame_rate_that_no_layer_reaches_is_told_as_one(plain_network):
+    with pytest.raises(InfeasibleBudgetError) as caught:
+        Constraints(plain_network.space, Budget.board("U250", fps=5e7)).check_reachable()
+    message = str(caught.value)
+    assert re.search(
+        r"cycles CANNOT BE MET: must be at most 2 cycles per sample \(50,000,000 samples/s", message
+    )
+    assert "whatever the widths" in message and "A faster clock" in message
+    assert "larger board or a lower frame rate" not in message
+
+
+def test_a_latency_that_is_too_short_wants_more_parallel_layers(plain_network):
+    with pytest.raises(InfeasibleBudgetError, match=r"latency CANNOT BE MET") as caught:
+        Constraints(plain_network.space, Budget.board("U250", fps=10, latency_us=1)).check_reachable()
+    assert "A higher `fps` makes the layers more parallel" in str(caught.value)
+    assert "allow smaller widths" not in str(caught.value)
+
+
+def test_cycles_that_depend_on_widths_are_told_with_them():
+    model = nn.Sequential(
+        qnn.QuantIdentity(return_quant_tensor=True),
+        qnn.QuantLinear(192, 1024, bias=False),
+        qnn.QuantReLU(return_quant_tensor=True),
+        qnn.QuantLinear(1024, 10, bias=False),
+    )
+    space = make_searchable(model, torch.zeros(1, 192)).space
+    with pytest.raises(InfeasibleBudgetError) as caught:
+        Constraints(space, Budget.board("U250", fps=90e6)).check_reachable()
+    message = str(caught.value)
+    assert "cycles CANNOT BE MET" in message and "whatever the widths" not in message
+    assert "allow smaller widths" in message
+
+
+def test_a_network_that_ends_in_a_convolution_has_a_folding():
+    model = nn.Sequential(
+        qnn.QuantIdentity(return_quant_tensor=True),
+        qnn.QuantConv2d(1, 8, 3, padding=1, bias=False),
+        qnn.QuantReLU(return_quant_tensor=True),
+        qnn.QuantConv2d(8, 2, 1, bias=True),
+    )
+    searchable = make_searchable(model, torch.zeros(1, 1, 6, 6))
+    for folding in ("cheapest", "finn"):
+        target = Target(board="Pynq-Z1", fps=100_000, folding=folding)
+        cost = Accelerator.of(searchable.profile, target).cost(np.full((3, 4), 4))
+        assert cost.cycles.tolist() == [cost.cycles[0]] * 3
+        assert 100e6 / cost.cycles[0] >= 100_000

@@ -82,12 +82,14 @@ def plain(
 class Branches(nn.Module):
     """Two branches that are added."""
 
-    def __init__(self, one: nn.Module, other: nn.Module, after: nn.Module, norm: bool = True) -> None:
+    def __init__(
+        self, one: nn.Module, other: nn.Module, after: nn.Module, norm: bool = True, features: int = 256
+    ) -> None:
         super().__init__()
         self.entry = nn.Sequential(entry(), conv(outputs=4, padding=1), nn.BatchNorm2d(4), relu())
         self.product = nn.Sequential(conv(4, 4, padding=1), nn.BatchNorm2d(4) if norm else nn.Identity())
         self.one, self.other, self.after = one, other, after
-        self.head = head(4 * 64)
+        self.head = head(features)
 
     def forward(self, x: Tensor) -> Any:
         x = self.entry(x)
@@ -375,7 +377,26 @@ FAILS = {
     "difference of quantized branches": Pattern(
         lambda: VectorBranches(lambda a, b, _: a - b), "operation", shape=(20,)
     ),
+    "image of a flat input": Pattern(
+        lambda: Applied(plain(), lambda model, x: model(x.view(-1, 3, 8, 8))), "reshape", shape=(192,)
+    ),
+    "channels last": Pattern(
+        lambda: Applied(plain(), lambda model, x: model(x.permute(0, 3, 1, 2))), "reshape", shape=(8, 8, 3)
+    ),
+    "mask of every value": Pattern(
+        lambda: Applied(
+            plain(norm=False), lambda model, x: model[2:](model[:2](x) * torch.linspace(0.5, 2, 6))
+        ),
+        "constant",
+    ),
+    "24-bit weights": Pattern(lambda: plain(product=conv(bits=24)), "weight width"),
     "1-bit integer activations": Pattern(lambda: plain(activation=entry(1)), "1-bit integers"),
+    "average of a sum": Pattern(
+        lambda: Branches(*[entry(4)] * 2, trunc_pool("FLOOR"), features=64), "average of sums"
+    ),
+    "one value of every map": Pattern(
+        lambda: Applied(pixels(conv(4, 5, kernel_size=2)), lambda model, x: model(x)[:, :, 0, 0]), "operation"
+    ),
     "ceil pooling": Pattern(lambda: plain(pool=nn.MaxPool2d(3, stride=2, ceil_mode=True)), "pooling"),
     "float weights": Pattern(lambda: plain(product=nn.Conv2d(3, 4, 3)), "quantized weights"),
     "quantized bias": Pattern(
@@ -422,6 +443,9 @@ FLOATS = {
     "difference of branches": Pattern(
         lambda: VectorBranches(lambda a, b, _: a.value - b.value), "difference", shape=(20,)
     ),
+    "two ReLUs": Pattern(
+        lambda: nn.Sequential(entry(), linear(20), nn.ReLU(), relu(), linear(8)), "ReLU", shape=(20,)
+    ),
     "ReLU last": Pattern(
         lambda: nn.Sequential(entry(), linear(20), nn.ReLU()), "ReLU at the output", shape=(20,)
     ),
@@ -453,4 +477,7 @@ def trained(pattern: Pattern, seed: int = 0) -> tuple[nn.Module, Tensor]:
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.bias, -0.5, 0.5)
+            if pattern.rule is None:
+                with torch.no_grad():
+                    module.weight[::3] *= -1.0  # as training may have it
     return model.eval(), x

@@ -30,6 +30,7 @@ UNFAITHFUL = {
     "average of nine narrow values": "finn dialect",
     "activation rounded down": "finn dialect",
     "input rounded to zero": "finn dialect",
+    "24-bit weights": "streamlined",
 }
 STANDALONE = {"bipolar sum": "out_scale must be 1"}  # fused, it is wrong at some widths only
 OFF_THE_FPGA = ("no input quantizer",)
@@ -110,6 +111,16 @@ def test_finn_does_what_the_check_says(name: str, finn: FinnProcess, tmp_path: P
         with pytest.raises(FinnBuildError) as caught:
             estimate(path, board="Pynq-Z1", fps=1000, process=finn)
         assert caught.value.stage and caught.value.reason
+
+
+def test_what_only_standalone_thresholds_cannot_do(finn: FinnProcess, tmp_path: Path) -> None:
+    model, x = trained(BUILDS["bipolar"])
+    assert check(model, x[:1]).builds
+    report = check(model, x[:1], standalone_thresholds=True)
+    assert [finding.rule for finding in report.findings] == ["bipolar thresholds"]
+    export_qonnx(model, x[:1], tmp_path / "model.onnx")
+    with pytest.raises(FinnBuildError, match="out_scale must be 1"):
+        estimate(tmp_path / "model.onnx", board="Pynq-Z1", standalone_thresholds=True, process=finn)
 
 
 def test_a_searchable_model_is_checked_as_the_model_within() -> None:

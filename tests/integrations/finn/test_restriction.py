@@ -10,7 +10,17 @@ import gfb_brevitas as gfb
 from gfb_brevitas.errors import ConfigurationError
 from gfb_integrations.finn import FinnCheckError, FinnProcess, check, make_searchable, mend, verify
 from gfb_integrations.qonnx import export_qonnx
-from tests.integrations.finn.patterns import BUILDS, FAILS, Branches, entry, relu, trained
+from tests.integrations.finn.patterns import (
+    BUILDS,
+    FAILS,
+    Branches,
+    Pattern,
+    entry,
+    plain,
+    relu,
+    trained,
+    trunc_pool,
+)
 
 
 @pytest.mark.parametrize("name", ["residual", "depthwise", "truncated average"])
@@ -36,6 +46,23 @@ def test_the_widths_are_what_finn_builds() -> None:
     assert {(c.min_bits, c.max_bits) for c in space.coordinates} == {(2, 8)}
     narrow = make_searchable(model, x[:1], bits=(3, 6), rules=[gfb.Fix("entry.0.*", 8)]).space
     assert {(c.min_bits, c.max_bits) for c in narrow.coordinates} == {(3, 6), (8, 8)}
+
+
+def test_widths_in_front_of_averages_are_those_whose_averages_come_out_right(
+    finn: FinnProcess, tmp_path: Path
+) -> None:
+    model, x = trained(Pattern(lambda: plain(pool=trunc_pool("FLOOR", 3, 4))))
+    searchable = make_searchable(model, x[:1])
+    ranges = {c.name: (c.min_bits, c.max_bits) for c in searchable.space.coordinates}
+    assert ranges["3.act_quant"] == (4, 8)  # of the sum of nine 3-bit values FINN drops too few bits
+    assert ranges["0.act_quant"] == (2, 8)
+    searchable.calibrate([x])
+    for bits in ranges["3.act_quant"]:
+        frozen = searchable.freeze({**searchable.allocation, "3.act_quant": bits})
+        export_qonnx(frozen, x[:1], tmp_path / "model.onnx")
+        assert verify(tmp_path / "model.onnx", x, model=frozen, process=finn).exact
+    with pytest.raises(ConfigurationError, match=r"averages of '3.act_quant' .* at 2, 3 bits"):
+        make_searchable(model, x[:1], rules=[gfb.Range("3.*", 2, 8)])
 
 
 def test_widths_that_finn_does_not_build_are_refused() -> None:

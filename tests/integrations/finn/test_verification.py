@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import brevitas.nn as qnn
 import numpy as np
 import pytest
 import torch
@@ -75,3 +76,23 @@ def test_one_output_is_compared(finn: FinnProcess, tmp_path: Path) -> None:
         verify(path, x, model=model, process=finn)
     with pytest.raises(FinnBuildError, match="1 inputs and 2 outputs"):
         verify(path, x, process=finn)
+
+
+def test_values_between_two_integers_make_no_difference(finn: FinnProcess, tmp_path: Path) -> None:
+    """PyTorch rounds half to even, thresholds round it up: neither is wrong."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        qnn.QuantIdentity(bit_width=4, scaling_impl_type="const", scaling_init=8.0, return_quant_tensor=True),
+        qnn.QuantLinear(12, 5, bias=True, weight_bit_width=4),
+    ).eval()
+    halves = torch.randint(-6, 6, (6, 12)) + 0.5
+    halves[:, :2] = torch.tensor([-8.0, 7.0])  # whole numbers at both ends
+    export_qonnx(model, halves[:1], tmp_path / "model.onnx")
+    found = verify(tmp_path / "model.onnx", halves, model=model, process=finn)
+    last = found.stages[-1]
+    assert last.max_diff_steps and last.rounding_flips > 0
+    assert found.exact and found.first_difference is None
+    # A model whose weights are others is another one, whatever the samples.
+    with torch.no_grad():
+        model[1].weight.mul_(-1.0)
+    assert not verify(tmp_path / "model.onnx", halves, model=model, process=finn).exact
