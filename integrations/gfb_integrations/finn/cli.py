@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-import numpy as np
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from gfb_brevitas.cli.models import model_and_inputs
-from gfb_brevitas.errors import ConfigurationError, ExportError, GfbError
+from gfb_brevitas.errors import ConfigurationError, GfbError
 from gfb_integrations.finn import (
     CheckReport,
     FinnEstimate,
@@ -25,6 +25,7 @@ from gfb_integrations.finn import (
     verify,
 )
 from gfb_integrations.finn.formulas import price
+from gfb_integrations.finn.samples import read_samples
 
 app = typer.Typer(
     name="finn",
@@ -36,7 +37,7 @@ _T = TypeVar("_T")
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL.ONNX", help="QONNX file, exported with one sample.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Board = Annotated[str, typer.Option(help="FINN's name of the board.")]
+Board = Annotated[str, typer.Option(help="Name of the board.")]
 Standalone = Annotated[
     bool, typer.Option("--standalone-thresholds", help="Make activations layers of their own.")
 ]
@@ -79,8 +80,14 @@ def estimate_command(
         )
     )
     if as_json:
+        if found.warning:
+            Console(stderr=True).print(
+                f"WARNING: {found.warning}", markup=False, highlight=False, soft_wrap=True
+            )
         typer.echo(json.dumps(found.to_dict(), indent=2))
     else:
+        if found.warning:
+            Console().print(f"[bold red]WARNING: {escape(found.warning)}[/]", highlight=False, soft_wrap=True)
         Console().print(_estimate_table(found))
 
 
@@ -124,7 +131,7 @@ def check_command(
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in report.findings], indent=2))
     else:
-        Console().print(_check_table(report))
+        Console().print(_check_table(report) if report.findings else report.verdict)
     if not report.builds:
         raise typer.Exit(1)
 
@@ -134,8 +141,7 @@ def _check(factory: str) -> CheckReport:
 
 
 def _check_table(report: CheckReport) -> Table:
-    verdict = "FINN builds it" if report.builds else "FINN does NOT build it as it stands"
-    table = Table(title=f"{report.layers} layers: {verdict}")
+    table = Table(title=report.verdict)
     for heading in ("layer", "what FINN does", "problem", "change"):
         table.add_column(heading)
     for finding in report.findings:
@@ -144,20 +150,11 @@ def _check_table(report: CheckReport) -> Table:
 
 
 def _verify(model: Path, samples: Path, board: str, standalone_thresholds: bool) -> FinnVerification:
-    try:
-        with np.load(samples, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise ExportError(f"{str(samples)!r} is not a file of NumPy arrays ({error}).") from error
-    if "inputs" not in arrays:
-        raise ConfigurationError(
-            f"{str(samples)!r} must hold an array `inputs`, and may hold `outputs`; it holds "
-            f"{', '.join(sorted(arrays)) or 'nothing'}."
-        )
+    inputs, outputs = read_samples(samples)
     return verify(
         model,
-        arrays["inputs"],
-        outputs=arrays.get("outputs"),
+        inputs,
+        outputs=outputs,
         board=board,
         standalone_thresholds=standalone_thresholds,
     )
@@ -219,3 +216,6 @@ def _or_exit(action: Callable[[], _T]) -> _T:
     except GfbError as error:
         Console(stderr=True).print(f"Error: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Interrupted.")
+        raise typer.Exit(130) from None

@@ -44,7 +44,7 @@ def finn_python() -> Path:
 
     Raises:
         MissingExtraError: If there is none, with the command that makes one.
-        ConfigurationError: If the environment variable names no file.
+        ConfigurationError: If the environment variable names no file, or one that cannot be run.
     """
     named = os.environ.get(PYTHON_VARIABLE)
     if named:
@@ -53,6 +53,11 @@ def finn_python() -> Path:
             raise ConfigurationError(
                 f"{PYTHON_VARIABLE} must name the Python interpreter of an environment with FINN; there is "
                 f"no file {named!r}. Correct it, or unset it and run: gfb finn install"
+            )
+        if not os.access(path, os.X_OK):
+            raise ConfigurationError(
+                f"{PYTHON_VARIABLE} must name the Python interpreter of an environment with FINN; {named!r} "
+                "is not a program. Correct it, or unset it and run: gfb finn install"
             )
         return path.absolute()
     if importlib.util.find_spec("finn") and importlib.util.find_spec("finn.builder"):
@@ -66,6 +71,16 @@ def finn_python() -> Path:
     )
 
 
+def how_to_get_finn(python: Path) -> str:
+    """What to do about an interpreter without FINN, as a sentence."""
+    if os.environ.get(PYTHON_VARIABLE):
+        return f"Let {PYTHON_VARIABLE} name a Python with FINN, or unset it and run: gfb finn install"
+    folder = default_prefix()
+    if python == python_of(folder):
+        return f"Its environment is damaged: remove the folder {str(folder)!r} and run: gfb finn install"
+    return "Make an environment with FINN: gfb finn install"
+
+
 def install_finn(prefix: Path | None = None) -> Path:
     """Make an environment with FINN; one that is there already is left as it is.
 
@@ -77,20 +92,71 @@ def install_finn(prefix: Path | None = None) -> Path:
 
     Raises:
         MissingExtraError: If pip fails, with the end of its output.
-        ConfigurationError: If ``prefix`` holds something else.
+        ConfigurationError: If ``prefix`` holds something else, an environment without FINN too, or cannot be
+            made.
     """
-    prefix = (default_prefix() if prefix is None else prefix).absolute()
+    prefix = (default_prefix() if prefix is None else Path(prefix)).absolute()
     python = python_of(prefix)
-    if python.is_file():
-        return python
-    if prefix.exists() and (not prefix.is_dir() or any(prefix.iterdir())):
+    try:
+        if python.is_file():
+            _require_packages(python, prefix)
+            return python
+        if prefix.exists() and (not prefix.is_dir() or any(prefix.iterdir())):
+            raise ConfigurationError(
+                f"FINN's environment is to be made in {str(prefix)!r}, which holds something else. Name "
+                "another."
+            )
+        with _replacing_folder(prefix) as folder:
+            venv.create(folder, with_pip=True, symlinks=os.name != "nt")
+            _pip(python_of(folder), "install", "--no-deps", "--requirement", str(REQUIREMENTS))
+    except OSError as error:
         raise ConfigurationError(
-            f"FINN's environment is to be made in {str(prefix)!r}, which holds something else. Name another."
-        )
-    with _replacing_folder(prefix) as folder:
-        venv.create(folder, with_pip=True, symlinks=os.name != "nt")
-        _pip(python_of(folder), "install", "--no-deps", "--requirement", str(REQUIREMENTS))
+            f"FINN's environment cannot be made in {str(prefix)!r} ({error.strerror}). Name another folder."
+        ) from error
+    except subprocess.CalledProcessError as error:
+        raise MissingExtraError(
+            f"FINN could not be installed: this Python ({sys.executable}) makes no virtual environments; "
+            "its modules venv and ensurepip are needed."
+        ) from error
     return python
+
+
+_LIST_MISSING = """
+import importlib.metadata, sys
+for line in sys.argv[1:]:
+    name, _, version = line.partition("==")
+    try:
+        found = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        found = "none"
+    if found != version:
+        print(f"{name} {version}")
+"""
+
+
+def _require_packages(python: Path, prefix: Path) -> None:
+    """Refuse an environment that another program made, or that is damaged."""
+    lines = [line.partition(";")[0].strip() for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines()]
+    pinned = [line for line in lines if line and not line.startswith("#")]
+    try:
+        done = subprocess.run(
+            [str(python), "-I", "-c", _LIST_MISSING, *pinned],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+            check=False,
+        )
+        missing = done.stdout.split("\n")[:-1] if not done.returncode else ["a Python that runs"]
+    except (OSError, subprocess.TimeoutExpired):
+        missing = ["a Python that runs"]
+    if missing:
+        more = f" and {len(missing) - 3} more packages" if len(missing) > 3 else ""
+        raise ConfigurationError(
+            f"FINN's environment is to be made in {str(prefix)!r}, which holds one that lacks "
+            f"{', '.join(missing[:3])}{more}. Remove that folder and run the command again, or name another."
+        )
 
 
 def python_of(prefix: Path) -> Path:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from gfb_brevitas.errors import ConfigurationError, ExportError
-from gfb_integrations.finn.client import FinnProcess
+from gfb_integrations.finn.client import FinnProcess, in_process
+from gfb_integrations.finn.folding_files import read_folding_file
+from gfb_integrations.finn.model_files import model_file
+from gfb_integrations.finn.settings import build_settings
+
+_PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
+_HARDWARE_PRODUCTS = ("MVAU", "VVAU")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,12 @@ class FinnEstimate:
     versions: Mapping[str, str]
 
     @property
+    def host_products(self) -> tuple[str, ...]:
+        """The matrix products and convolutions among :attr:`host_nodes`: work that no number here counts."""
+        # FINN names nodes after their operators.
+        return tuple(name for name in self.host_nodes if name.rpartition("_")[0] in _PRODUCTS)
+
+    @property
     def max_cycles(self) -> int:
         """Clock cycles per sample of the slowest layer."""
         return max((node.cycles for node in self.nodes), default=0)
@@ -111,8 +121,36 @@ class FinnEstimate:
                 for n in self.nodes
             ],
             "host_nodes": list(self.host_nodes),
+            "host_products": list(self.host_products),
             "versions": dict(self.versions),
         }
+
+    def __str__(self) -> str:
+        lines = [f"WARNING: {self.warning}"] if self.warning else []
+        lines += [
+            f"{self.board} ({self.part}), {self.clock_mhz:g} MHz: {self.fps:,.0f} samples per second, "
+            f"latency {self.latency_us:,.0f} us",
+            f"{len(self.nodes)} layers: {self.total('lut'):,.0f} LUT, {self.total('bram_18k'):,.0f} BRAM18, "
+            f"{self.total('uram'):,.0f} URAM, {self.total('dsp'):,.0f} DSP",
+        ]
+        lines += [
+            f"  {node.name}: {node.cycles:,} cycles, {node.lut:,.0f} LUT, {node.bram_18k:,.0f} BRAM18, "
+            f"{node.uram:,.0f} URAM, {node.dsp:,.0f} DSP"
+            for node in self.nodes
+        ]
+        if self.host_nodes:
+            lines.append(f"Outside the FPGA, and in no number: {', '.join(self.host_nodes)}")
+        return "\n".join(lines)
+
+    @property
+    def warning(self) -> str:
+        """What is missing in the numbers, or ``""``."""
+        if not self.host_products:
+            return ""
+        return (
+            "FINN leaves products outside the FPGA, and none of these numbers counts them: "
+            f"{', '.join(self.host_products)}. Quantize what they read and their weights."
+        )
 
 
 def estimate(
@@ -138,7 +176,8 @@ def estimate(
 
     Args:
         path: QONNX file, as :func:`gfb_integrations.qonnx.export_qonnx` writes it.
-        board: FINN's name of the board, e.g. ``"Pynq-Z1"``.
+        board: Name of the board, e.g. ``"Pynq-Z1"``, as in :meth:`gfb_brevitas.Budget.board`, or one that
+            only FINN knows.
         fps: Samples per second that the folding is to reach; without it every layer has one unit.
         clock_mhz: Clock frequency.
         standalone_thresholds: Whether activations become layers of their own, which lets products use DSPs.
@@ -151,34 +190,34 @@ def estimate(
         MissingExtraError: If there is no FINN.
         FinnBuildError: If FINN refuses the model; names the stage and the layer.
         FinnError: If FINN's process fails.
-        ExportError: If there is no such file.
+        ExportError: If there is no such file, it holds no model, or FINN leaves all its products outside the
+            FPGA.
         ConfigurationError: If a setting is not valid, or the folding file is of another network.
     """
-    source = Path(path).absolute()
-    if not source.is_file():
-        raise ExportError(f"There is no file {str(path)!r}. Give a QONNX file.")
-    _require_positive("fps", fps)
-    _require_positive("clock_mhz", clock_mhz)
-    named = _layers_named_in(folding_file)
-    settings = {
-        "board": board,
-        "fps": None if fps is None else math.ceil(fps),
-        "clock_mhz": float(clock_mhz),
-        "standalone_thresholds": standalone_thresholds,
-        "folding_file": None if folding_file is None else str(Path(folding_file).absolute()),
-    }
+    source = model_file(path).path
+    settings = build_settings(
+        board,
+        fps=fps,
+        clock_mhz=clock_mhz,
+        standalone_thresholds=standalone_thresholds,
+        folding_file=folding_file,
+    )
+    named = read_folding_file(folding_file)
+    kept = None if output is None else _made(output)
     with (
-        TemporaryDirectory() as temporary,
-        nullcontext(process) if process is not None else FinnProcess() as used,
+        in_process(process, timeout_s) as used,
+        TemporaryDirectory(dir=used.folder) as temporary,
     ):
-        folder = Path(temporary if output is None else output).absolute()
-        folder.mkdir(parents=True, exist_ok=True)
         result = used.call(
-            "estimate", model=str(source), output=str(folder), settings=settings, timeout_s=timeout_s
+            *("estimate",),
+            model=str(source),
+            output=temporary if kept is None else str(kept),
+            settings=settings,
+            timeout_s=timeout_s,
         )
-        _require_layers(named, result["nodes"])
-        return FinnEstimate(
-            board=board,
+        named.require_in(result["nodes"])
+        found = FinnEstimate(
+            board=settings["board"],
             part=result["part"],
             clock_mhz=float(clock_mhz),
             nodes=tuple(_node(entry) for entry in result["nodes"]),
@@ -186,34 +225,24 @@ def estimate(
             critical_path_cycles=result["critical_path_cycles"],
             versions=used.versions,
         )
+    if found.host_products and not any(node.kind.startswith(_HARDWARE_PRODUCTS) for node in found.nodes):
+        raise ExportError(
+            f"FINN leaves all products outside the FPGA: {', '.join(found.host_products)}. Is it "
+            "a model of floats? Export a Brevitas model whose input, weights and activations are quantized; "
+            "`gfb finn check` names the layers."
+        )
+    return found
 
 
-def _layers_named_in(folding_file: str | Path | None) -> set[str]:
-    if folding_file is None:
-        return set()
+def _made(folder: str | Path) -> Path:
+    path = Path(folder).absolute()
     try:
-        folding = json.loads(Path(folding_file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
         raise ConfigurationError(
-            f"The folding file {str(folding_file)!r} cannot be read: {error}."
+            f"The folder {str(folder)!r} for FINN's graph cannot be made ({error.strerror}). Name another."
         ) from error
-    if not isinstance(folding, dict) or not all(isinstance(entry, dict) for entry in folding.values()):
-        raise ConfigurationError(
-            f"The folding file {str(folding_file)!r} must hold one object per layer, under its name."
-        )
-    return {name for name in folding if name != "Defaults"}
-
-
-def _require_layers(named: set[str], nodes: Sequence[Mapping[str, Any]]) -> None:
-    """FINN passes over names that it has no layer for; a file of another model would do nothing."""
-    there = {node["name"] for node in nodes}
-    # Converters and buffers are put in after the estimates.
-    missing = sorted(name for name in named - there if not name.startswith("Streaming"))
-    if missing:
-        raise ConfigurationError(
-            f"The folding file names layers that the network has not: {', '.join(missing)}. It has: "
-            f"{', '.join(sorted(there))}. `FinnEstimate.folding` gives a file to begin with."
-        )
+    return path
 
 
 def _node(entry: dict[str, Any]) -> FinnNode:
@@ -221,8 +250,3 @@ def _node(entry: dict[str, Any]) -> FinnNode:
         entry[name] = tuple(entry[name])
     entry["input_shapes"] = tuple(tuple(shape) for shape in entry["input_shapes"])
     return FinnNode(**entry)
-
-
-def _require_positive(name: str, value: float | None) -> None:
-    if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
-        raise ConfigurationError(f"`{name}` must be a finite number above zero; got {value!r}.")

@@ -23,6 +23,7 @@ _HINTS = (
         "Run `gfb finn check` on the model: it names the layer and the change.",
     ),
 )
+_AT_FOLDING = "If there is a folding file, correct what it says of this layer."
 
 
 class FinnError(GfbError):
@@ -40,5 +41,6 @@ class FinnBuildError(ExportError):
 
     def __init__(self, stage: str, node: str, reason: str) -> None:
         self.stage, self.node, self.reason = stage, node, reason
-        hint = next((text for part, text in _HINTS if part in reason), _HINTS[-1][1])
+        otherwise = _AT_FOLDING if stage == "folded" else _HINTS[-1][1]
+        hint = next((text for part, text in _HINTS if part in reason), otherwise)
         super().__init__(f"FINN refuses the model at the stage {stage!r}: {reason} {hint}".rstrip())

@@ -49,6 +49,18 @@ class CheckReport:
         """Whether FINN builds all of it, and right."""
         return not self._obstacles
 
+    def __str__(self) -> str:
+        lines = [self.verdict]
+        lines += [f"- {f.layer} ({f.severity}): {f.problem} {f.advice}" for f in self.findings]
+        return "\n".join(lines)
+
+    @property
+    def verdict(self) -> str:
+        """What it comes to, in one line."""
+        return f"{self.layers} layers: " + (
+            "FINN builds it" if self.builds else "FINN does NOT build it as it stands"
+        )
+
     @property
     def _obstacles(self) -> tuple[Finding, ...]:
         return tuple(f for f in self.findings if f.severity != "in floats")

@@ -18,4 +18,4 @@ if __name__ == "__main__":
     package = importlib.util.module_from_spec(specification)
     sys.modules[NAME] = package
     specification.loader.exec_module(package)
-    importlib.import_module(f"{NAME}.serving").serve()
+    importlib.import_module(f"{NAME}.serving").serve(sys.argv[1])
