@@ -116,11 +116,12 @@ def model_and_inputs(factory: str) -> tuple[nn.Module, Any]:
         ConfigurationError: If it cannot be loaded or returns something else.
     """
     made = call(factory)
-    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
+    if not (isinstance(made, (tuple, list)) and len(made) == 2 and isinstance(made[0], nn.Module)):
         raise ConfigurationError(
-            f"{factory!r} must return a model and example inputs, (model, inputs); it returned {made!r:.200}."
+            f"{factory!r} must be a function that returns a model and example inputs, (model, inputs); got "
+            f"{repr(made)[:200]}."
         )
-    return made
+    return made[0], made[1]
 
 
 def _export(model: nn.Module, example: Any, path: Path, samples: Any) -> Any:

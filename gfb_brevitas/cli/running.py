@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
+import optuna
 import typer
 from torch import nn
 
@@ -16,7 +19,7 @@ from gfb_brevitas.cli.models import export_result
 from gfb_brevitas.cli.output import AsJson, errors_in_one_line, put
 from gfb_brevitas.cli.programs import load_main
 from gfb_brevitas.configuration import ConfiguredRun, RunConfiguration, read_document
-from gfb_brevitas.errors import GfbError
+from gfb_brevitas.errors import ConfigurationError, GfbError
 from gfb_brevitas.report import TerminalProgress, summary_tables
 from gfb_brevitas.search.callbacks import AnyCallback
 
@@ -102,22 +105,26 @@ def _run_program(program: str, arguments: list[str]) -> None:
 
 def _carry_out(run: ConfiguredRun, *, quiet: bool, as_json: bool) -> None:
     after = _what_follows(run)  # an extra that is missing is an error before any work
-    tracking = _tracking(run)
-    shown = quiet or as_json
-    progress = None if shown else TerminalProgress("search")
-    callbacks: list[AnyCallback] = [c for c in (progress, tracking) if c is not None]
-    try:
+    tracking, notes = _tracking(run), _dashboard_notes(run)
+    with ExitStack() as stack:
+        # Closed last, when the files that they take along have been written.
+        callbacks: list[AnyCallback] = [stack.enter_context(c) for c in (tracking, notes) if c is not None]
+        if not (quiet or as_json):
+            progress = TerminalProgress("search")
+            stack.callback(progress.close)
+            callbacks.append(progress)
         result = run.fit(callbacks)
-    finally:
-        if progress is not None:
-            progress.close()
-    written = [action(run, result.model) for action in after]
+        written = [action(run, result.model) for action in after]
+        if tracking is not None:
+            about = run.configuration.mlflow
+            name = None if isinstance(about, bool) else about.registered_name
+            tracking.log_model(result, run.model()[1], registered_name=name)
     if quiet and not as_json:
         return
     summary = result.summary()
     put(
         {**summary, "run_folder": str(run.run_folder), "files": [str(path) for path in written]},
-        lambda: [*summary_tables(summary), *(str(path) for path in (run.run_folder, *written))],
+        lambda: [*summary_tables(summary), "\n".join(str(path) for path in (run.run_folder, *written))],
         as_json=as_json,
     )
 
@@ -126,8 +133,22 @@ def _tracking(run: ConfiguredRun) -> Any:
     about = run.configuration.mlflow
     if about is False:
         return None
-    settings = {} if about is True else about.model_dump()
+    settings = {} if about is True else about.model_dump(exclude={"registered_name"})
     return importlib.import_module("gfb_integrations.mlflow").MlflowTracking(**settings)
+
+
+def _dashboard_notes(run: ConfiguredRun) -> Any:
+    about = run.configuration.dashboard
+    if about is False:
+        return None
+    if run.configuration.storage is None:
+        raise ConfigurationError(f"{run.document.place(('dashboard',))}: `dashboard` needs a `storage`.")
+    store = None
+    if not isinstance(about, bool) and about.artifacts is not None:
+        Path(about.artifacts).mkdir(parents=True, exist_ok=True)
+        store = optuna.artifacts.FileSystemArtifactStore(about.artifacts)
+    integration = importlib.import_module("gfb_integrations.optuna_dashboard")
+    return integration.DashboardNotes(run.configuration.storage, artifact_store=store)
 
 
 def _what_follows(run: ConfiguredRun) -> list[Callable[[ConfiguredRun, nn.Module], Path]]:
@@ -135,10 +156,15 @@ def _what_follows(run: ConfiguredRun) -> list[Callable[[ConfiguredRun, nn.Module
     if run.configuration.export:
         importlib.import_module("gfb_integrations.qonnx").require_export()
         actions.append(_export)
-    if run.configuration.report:
-        importlib.import_module("gfb_integrations.report")
+    wanted = run.configuration.report
+    if wanted or (wanted is None and _report_is_installed()):
+        importlib.import_module("gfb_integrations.report").require_report()
         actions.append(_report)
     return actions
+
+
+def _report_is_installed() -> bool:
+    return all(importlib.util.find_spec(name) for name in ("jinja2", "plotly", "gfb_integrations"))
 
 
 def _export(run: ConfiguredRun, model: nn.Module) -> Path:

@@ -114,6 +114,13 @@ class Mlflow(_Section):
     tracking_uri: str | None = None
     experiment: str = "gfb_brevitas"
     run_name: str | None = None
+    registered_name: str | None = None
+
+
+class Dashboard(_Section):
+    """Pictures, notes and files for optuna-dashboard, see :mod:`gfb_integrations.optuna_dashboard`."""
+
+    artifacts: str | None = None
 
 
 class RunConfiguration(_Section):
@@ -140,8 +147,10 @@ class RunConfiguration(_Section):
         run_folder: Where the run is kept; relative to the current folder.
         name: First part of the names of Optuna studies.
         storage: URL of an Optuna storage.
+        dashboard: Whether pictures and notes are attached to the studies in ``storage``, and in which folder
+            files are kept.
         mlflow: Whether and where the run is tracked.
-        report: Whether ``report.html`` is written at the end.
+        report: Whether ``report.html`` is written at the end; by default where the extra is installed.
         export: Whether ``model.qonnx.onnx`` is written and verified at the end.
     """
 
@@ -165,6 +174,7 @@ class RunConfiguration(_Section):
     run_folder: str
     name: str | None = None
     storage: str | None = None
+    dashboard: bool | Dashboard = False
     mlflow: bool | Mlflow = False
-    report: bool = False
+    report: bool | None = None
     export: bool = False

@@ -13,6 +13,7 @@ from gfb_brevitas.configuration.document import Document
 from gfb_brevitas.configuration.schema import (
     BoardBudget,
     CostBudget,
+    Dashboard,
     FixRule,
     Mlflow,
     PaperBudgets,
@@ -30,6 +31,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "<cost>": CostBudget,
     "<board>": BoardBudget,
     "mlflow": Mlflow,
+    "dashboard": Dashboard,
 }
 
 
