@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +15,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import gfb_brevitas as gfb
-from gfb_brevitas.files import write_text_atomically
 from gfb_brevitas.report import Contender, TerminalProgress, comparison_table
+from gfb_brevitas.search.run_folder import add_to_summary
 from gfb_integrations.qonnx import export_qonnx, require_export
+from gfb_integrations.report import require_report, write_report
 
 Samples = tuple[Tensor, Tensor]
 
@@ -168,6 +168,7 @@ def compare(
         title: Title of the table.
     """
     require_export()
+    require_report()
     console = Console()
     result, searched = experiment.fit(budget_bits, progress="search", run_folder=run_folder)
     began = time.perf_counter()
@@ -206,11 +207,5 @@ def compare(
     }
     add_to_summary(run_folder, summary)
     console.print(f"allocation, checkpoints, history and summary: {run_folder}")
+    console.print(f"all of it explained, to be opened in a browser: {write_report(run_folder)}")
     return summary
-
-
-def add_to_summary(run_folder: Path, figures: Mapping[str, Any]) -> None:
-    """Add figures to a run's ``summary.json``."""
-    path = run_folder / "summary.json"
-    summary = json.loads(path.read_text(encoding="utf-8")) | dict(figures)
-    write_text_atomically(path, json.dumps(summary, indent=2) + "\n")

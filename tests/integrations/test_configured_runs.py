@@ -1,0 +1,112 @@
+"""Runs of configuration files with everything that can be attached to them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import optuna
+import pytest
+
+import gfb_brevitas as gfb
+from tests.core.test_cli import assert_one_line
+from tests.core.test_cli import gfb as command
+
+NETWORK = """\
+import brevitas.nn as qnn
+import torch
+from torch import nn
+from tests.core.search import small_problem as problem
+
+def make():
+    model = nn.Sequential(
+        qnn.QuantIdentity(return_quant_tensor=True),
+        qnn.QuantLinear(problem.FEATURES, 12, bias=True, weight_bit_width=4),
+        qnn.QuantReLU(bit_width=4, return_quant_tensor=True),
+        qnn.QuantLinear(12, problem.CLASSES, bias=True, weight_bit_width=4),
+    )
+    return model, torch.zeros(2, problem.FEATURES)
+
+train = problem.loader
+"""
+SEARCH = """\
+model: attached_network:make
+loss: cross_entropy
+train_batches: attached_network:train
+validation_batches: attached_network:train
+metric: accuracy
+bits: [2, 8]
+budgets: [{paper: 4, rho: 20}]
+search: {rounds: 2, steps_per_round: 1, evaluations_per_step: 12, population_size: 4, epochs_per_round: 1}
+training: {optimizer: adam, learning_rate: 1e-2}
+run_folder: run
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of a user, which is the current one."""
+    (tmp_path / "attached_network.py").write_text(NETWORK)
+    (tmp_path / "search.yaml").write_text(SEARCH)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    yield tmp_path
+    sys.modules.pop("attached_network", None)
+
+
+def test_a_run_is_exported_reported_tracked_and_annotated(folder: Path) -> None:
+    result = command(
+        *("run", "search.yaml", "--json", "export=true", "storage=sqlite:///studies.db"),
+        *(
+            "dashboard={artifacts: artifacts}",
+            "mlflow={tracking_uri: 'sqlite:///mlflow.db', registered_name: net}",
+        ),
+    )
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    assert printed["files"] == ["run/model.qonnx.onnx", "run/report.html"]
+    summary = gfb.RecordedRun.load("run").summary
+    assert summary is not None and summary["qonnx_max_abs_diff"] == pytest.approx(0, abs=1e-5)
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    assert "1.weight_quant" in page and "<script src=" not in page
+
+    names = optuna.get_all_study_names("sqlite:///studies.db")
+    assert sorted(names) == ["run", "run/round-01/step-01", "run/round-02/step-01"]
+    study = optuna.load_study(study_name="run", storage="sqlite:///studies.db")
+    assert study.best_trial.value == pytest.approx(printed["metric"])
+    assert any(Path("artifacts").iterdir())
+
+    client = mlflow.MlflowClient("sqlite:///mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'gfb_brevitas'")
+    runs = client.search_runs([experiment.experiment_id])
+    (search,) = (run for run in runs if run.info.run_name == "run")
+    assert search.data.metrics["result/metric"] == pytest.approx(printed["metric"])
+    artifacts = {file.path for file in client.list_artifacts(search.info.run_id)}
+    assert {"allocation.json", "report.html", "model.qonnx.onnx"} <= artifacts
+    assert [version.version for version in client.search_model_versions("name = 'net'")]
+
+
+def test_a_run_is_exported_later(folder: Path) -> None:
+    assert command("run", "search.yaml", "-q").exit_code == 0
+    result = command("export", "run", "-o", "there/model.onnx", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["verification"]["argmax_agreement"] == 1.0
+    assert Path("there/model.onnx").is_file()
+    # For a run of a program the model is named.
+    again = command("export", "run", "-o", "again.onnx", "--model", "attached_network:make")
+    assert again.exit_code == 1 and "of another model" in again.stderr  # bits: [2, 8]
+
+
+def test_a_report_is_written_later(folder: Path) -> None:
+    assert command("run", "search.yaml", "-q", "report=false").exit_code == 0
+    assert not Path("run/report.html").exists()
+    result = command("report", "run", "-o", "page.html")
+    assert (result.exit_code, result.stdout.strip()) == (0, "page.html")
+    assert_one_line(command("report", "none"), "There is no folder 'none'")
+
+
+def test_notes_need_a_storage(folder: Path) -> None:
+    assert_one_line(command("run", "search.yaml", "dashboard=true"), "`dashboard` needs a `storage`")
