@@ -1,0 +1,170 @@
+"""Starts the courier, keeps it going, and hears from it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+import gfb_integrations
+from gfb_integrations.mlflow.courier import ALL_DELIVERED, Mission
+
+_logger = logging.getLogger("gfb_brevitas.mlflow")  # in the run's log, too
+_MOST_STARTS = 5
+_BETWEEN_STARTS_S = 10.0
+_GRACE_S = 3.0
+
+
+class CourierProcess:
+    """A courier that is started again when it dies.
+
+    Args:
+        mission: What it is to do; the process id of the search is filled in.
+    """
+
+    def __init__(self, mission: Mission) -> None:
+        self._mission = mission
+        self._process: subprocess.Popen[str] | None = None
+        self._listener: threading.Thread | None = None
+        self._starts, self._started = 0, 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, while it lives."""
+        return None if self._process is None or self._process.poll() is not None else self._process.pid
+
+    def keep_alive(self) -> None:
+        """Start it, unless it is there; a few times at most."""
+        if self.pid is not None or self._starts >= _MOST_STARTS:
+            return
+        if self._starts and time.monotonic() - self._started < _BETWEEN_STARTS_S:
+            return
+        self._reap()
+        self._starts, self._started = self._starts + 1, time.monotonic()
+        try:
+            self._process, self._listener = start(replace(self._mission, parent=os.getpid()), _log)
+        except (OSError, RuntimeError) as error:  # no process, or no thread while Python ends
+            _logger.warning("The process that delivers to MLflow cannot be started: %s", error)
+
+    def close(self, timeout_s: float) -> None:
+        """Have it deliver what is left, for so many seconds at most."""
+        if self.pid is None and self._starts < _MOST_STARTS:
+            self._started = 0.0
+            self.keep_alive()
+        if self._process is None or self._process.stdin is None:
+            return
+        try:
+            self._process.stdin.write(f"close {timeout_s}\n")
+            self._process.stdin.flush()
+            self._process.wait(timeout_s + _GRACE_S)
+        except (OSError, subprocess.TimeoutExpired):
+            self._process.kill()
+        finally:
+            self._reap()
+
+    def _reap(self) -> None:
+        if self._process is None:
+            return
+        _close(self._process.stdin)
+        self._process.wait()
+        if self._listener is not None:
+            self._listener.join()
+        _close(self._process.stdout)
+        self._process = None
+
+
+def deliver(
+    folder: Path, uri: str, timeout_s: float, say: Callable[[int, str], None], cwd: Path | None = None
+) -> bool:
+    """Deliver what is left in a spool; whether all of it was.
+
+    Args:
+        folder: The spool.
+        uri: The server or store.
+        timeout_s: Seconds to try for.
+        say: Called with the level and text of what there is to say.
+        cwd: The folder that the search ran in, to which a store may put artifacts relative.
+    """
+    mission = Mission(folder=str(folder), session="", uri=uri, parent=None, close_s=timeout_s)
+    process, listener = start(mission, say, cwd)
+    try:
+        return process.wait(timeout_s + 60.0) == ALL_DELIVERED
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.kill()
+        process.wait()
+        return False
+    finally:
+        _close(process.stdin)
+        listener.join()
+        _close(process.stdout)
+
+
+def start(
+    mission: Mission, say: Callable[[int, str], None], cwd: Path | None = None
+) -> tuple[subprocess.Popen[str], threading.Thread]:
+    """Start a courier.
+
+    Raises:
+        OSError: If there can be no process.
+    """
+    folder = Path(mission.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    root = str(Path(gfb_integrations.__file__).parents[1])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
+        "MLFLOW_TRACKING_URI": mission.uri,
+        # One attempt at a time: what happened to it is looked up before the next.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "30"),
+        "OMP_NUM_THREADS": "1",
+    }
+    environment.pop("MLFLOW_RUN_ID", None)
+    with (folder / "courier.log").open("wb") as log:
+        process = subprocess.Popen(
+            # -P: modules of the user's folder do not take the place of others.
+            [sys.executable, "-P", "-m", "gfb_integrations.mlflow.courier"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=environment,
+            cwd=cwd,
+            start_new_session=True,  # Ctrl-C is for the search
+        )
+    listener = threading.Thread(target=_listen, args=(process.stdout, say), daemon=True)
+    listener.start()
+    assert process.stdin is not None
+    # The address goes this way, since a command line is seen by all users and may hold a password.
+    process.stdin.write(mission.to_line())
+    process.stdin.flush()
+    return process, listener
+
+
+def _listen(stream: IO[str] | None, say: Callable[[int, str], None]) -> None:
+    for line in stream or ():
+        try:
+            message = json.loads(line)
+            say(int(message["level"]), str(message["text"]))
+        except (ValueError, KeyError, TypeError):
+            continue
+
+
+def _log(level: int, text: str) -> None:
+    _logger.log(level, "%s", text)
+
+
+def _close(stream: IO[str] | None) -> None:
+    try:
+        if stream is not None:
+            stream.close()
+    except OSError:  # what was to be written found nobody
+        pass
