@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from gfb_brevitas.errors import AllocationError
-from gfb_brevitas.files import refuse_duplicate_keys, write_text_atomically
+from gfb_brevitas.files import (
+    CHECKSUM,
+    refuse_duplicate_keys,
+    sealed,
+    unsealed_if_sealed,
+    write_text_atomically,
+)
 
 FORMAT = "gfb_brevitas.allocation"
 VERSION = 1
@@ -94,8 +100,8 @@ class BitAllocation(Mapping[str, int]):
             raise AllocationError(f"The allocation does not fit the model: {'; '.join(parts)}.")
 
     def to_json(self) -> str:
-        """The allocation as versioned JSON text."""
-        document = {"format": FORMAT, "version": VERSION, "bits": self._bits}
+        """The allocation as versioned JSON text, with a checksum."""
+        document = sealed({"format": FORMAT, "version": VERSION, "bits": self._bits})
         return json.dumps(document, indent=2) + "\n"
 
     @classmethod
@@ -103,7 +109,8 @@ class BitAllocation(Mapping[str, int]):
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            AllocationError: If the text is not such a document, or of a later version.
+            AllocationError: If the text is not such a document, of a later version, or its checksum, if it
+                has one, is of another content.
         """
         try:
             document: Any = json.loads(text, object_pairs_hook=refuse_duplicate_keys)
@@ -117,7 +124,15 @@ class BitAllocation(Mapping[str, int]):
             raise AllocationError(
                 f"This release reads allocation files of version {VERSION}; got {document.get('version')!r}."
             )
-        bits = document.get("bits")
+        unknown = sorted(document.keys() - {"format", "version", "bits", CHECKSUM})
+        if unknown:
+            raise AllocationError(
+                f"An allocation file has the keys format, version, bits and {CHECKSUM}; got {unknown[0]!r} too."
+            )
+        try:
+            bits = unsealed_if_sealed(document).get("bits")
+        except ValueError as error:
+            raise AllocationError(f"The allocation file is damaged: {error}.") from error
         if not isinstance(bits, dict):
             raise AllocationError('Not an allocation file: "bits" must map quantizer names to bit widths.')
         return cls(bits)

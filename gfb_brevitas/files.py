@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,15 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writers that were killed inside of :func:`replacing` left in a folder.
+
+    Only for a folder that nobody else writes to.
+    """
+    for temporary in folder.glob(".*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Write ``text`` (UTF-8) to ``path``, whole or not at all."""
     with replacing(path) as temporary:
@@ -45,3 +56,52 @@ def refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"repeated key {key!r}")
         document[key] = value
     return document
+
+
+CHECKSUM = "checksum"
+"""The last key of a sealed document."""
+
+
+def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON document with the checksum of its content, by which a damaged file is told from a good one.
+
+    Example:
+        >>> unsealed(sealed({"bits": {"conv": 3}}))
+        {'bits': {'conv': 3}}
+    """
+    content = {key: value for key, value in document.items() if key != CHECKSUM}
+    return {**content, CHECKSUM: _checksum(content)}
+
+
+def unsealed(document: Any) -> dict[str, Any]:
+    """The content of a document that was sealed.
+
+    Raises:
+        ValueError: If it is not what was sealed.
+    """
+    if not isinstance(document, dict) or CHECKSUM not in document:
+        raise ValueError(f'it has no "{CHECKSUM}"')
+    content = {key: value for key, value in document.items() if key != CHECKSUM}
+    if document[CHECKSUM] != _checksum(content):
+        raise ValueError("its content is not what was written: the checksum differs")
+    return content
+
+
+def unsealed_if_sealed(document: dict[str, Any]) -> dict[str, Any]:
+    """The content of a document that may have been written by hand, and has no checksum then.
+
+    Raises:
+        ValueError: If it has a checksum and is not what was sealed.
+    """
+    if CHECKSUM not in document:
+        return document
+    try:
+        return unsealed(document)
+    except ValueError as error:
+        raise ValueError(f'{error}. If it was changed on purpose, remove the entry "{CHECKSUM}"') from error
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    plain = json.loads(json.dumps(content))  # as a reader sees it: keys are strings
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]

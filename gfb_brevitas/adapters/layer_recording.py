@@ -20,6 +20,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from gfb_brevitas.adapters import layer_operations
 from gfb_brevitas.adapters.eligibility import kind_of, named_proxies
+from gfb_brevitas.adapters.forward_failures import why_it_failed
 from gfb_brevitas.adapters.tracing import (
     ExampleInputs,
     batch_size_of,
@@ -73,11 +74,7 @@ def record_layers(
     except (ConfigurationError, KeyboardInterrupt):
         raise
     except Exception as error:
-        raise UntraceableModelError(
-            f"The model failed on the example inputs: {type(error).__name__}: {error}. "
-            "Pass example_inputs that its forward accepts: a tensor, a tuple of positional arguments, "
-            "or a mapping of keyword arguments."
-        ) from error
+        raise UntraceableModelError(why_it_failed(error)) from error
     finally:
         for module, training in flags:
             module.training = training

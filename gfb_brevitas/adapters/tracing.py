@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
+from gfb_brevitas.adapters.forward_failures import why_it_failed
 from gfb_brevitas.errors import ConfigurationError, UntraceableModelError
 from gfb_brevitas.profile import FLOAT_BITS, Operand, Product
 
@@ -167,11 +168,7 @@ def trace(
     except (ConfigurationError, KeyboardInterrupt):
         raise
     except Exception as error:
-        raise UntraceableModelError(
-            f"The model failed on the example inputs: {type(error).__name__}: {error}. "
-            "Pass example_inputs that its forward accepts: a tensor, a tuple of positional arguments, "
-            "or a mapping of keyword arguments."
-        ) from error
+        raise UntraceableModelError(why_it_failed(error)) from error
     finally:
         for module, training in flags:
             module.training = training

@@ -10,7 +10,7 @@ from typing import Any
 
 from gfb_brevitas.costs._layer_widths import WidthPair
 from gfb_brevitas.errors import ConfigurationError
-from gfb_brevitas.files import refuse_duplicate_keys
+from gfb_brevitas.files import CHECKSUM, refuse_duplicate_keys, sealed, unsealed_if_sealed
 
 FORMAT = "gfb_brevitas.cost_table"
 VERSION = 1
@@ -32,21 +32,24 @@ class TableDocument:
 def table_text(
     name: str, unit: str, layers: Mapping[str, Mapping[WidthPair, float | None]], constant: float
 ) -> str:
-    """The text of a table file; a cost of None is written as ``null``."""
+    """The text of a table file; a cost of None is written as ``null``. One without these has a checksum."""
     entries = {
         layer: {f"{weight},{activation}": cost for (weight, activation), cost in pairs.items()}
         for layer, pairs in layers.items()
     }
     values = (FORMAT, VERSION, name, unit, entries, constant)
-    return json.dumps(dict(zip(_KEYS, values, strict=True)), indent=2) + "\n"
+    document = dict(zip(_KEYS, values, strict=True))
+    # One that is still to be filled in changes.
+    complete = all(cost is not None for pairs in layers.values() for cost in pairs.values())
+    return json.dumps(sealed(document) if complete else document, indent=2) + "\n"
 
 
 def read_table(text: str) -> TableDocument:
     """Read what :func:`table_text` wrote.
 
     Raises:
-        ConfigurationError: If the text is not such a document, of another version, or has an entry
-            that is not filled in.
+        ConfigurationError: If the text is not such a document, of another version, has an entry that is
+            not filled in, or its checksum, if it has one, is of another content.
     """
     try:
         document: Any = json.loads(text, object_pairs_hook=refuse_duplicate_keys)
@@ -58,11 +61,15 @@ def read_table(text: str) -> TableDocument:
         raise ConfigurationError(
             f"This release reads cost tables of version {VERSION}; got {document.get('version')!r}."
         )
-    unknown = sorted(document.keys() - set(_KEYS))
+    unknown = sorted(document.keys() - {*_KEYS, CHECKSUM})
     if unknown:
         raise ConfigurationError(
             f"A cost table has the keys {', '.join(_KEYS)}; got {', '.join(unknown)} too."
         )
+    try:
+        document = unsealed_if_sealed(document)
+    except ValueError as error:
+        raise ConfigurationError(f"The cost table is damaged: {error}.") from error
     return TableDocument(
         name=document.get("name"),
         unit=document.get("unit"),

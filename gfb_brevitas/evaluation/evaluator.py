@@ -15,7 +15,8 @@ from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.evaluation.batches import LossFunction, device_of, moved
 from gfb_brevitas.evaluation.known_losses import KnownLosses, checked_rows
 from gfb_brevitas.evaluation.modes import BatchNormStatistics, inference_only
-from gfb_brevitas.evaluation.super_batch import SuperBatch
+from gfb_brevitas.evaluation.randomness import RandomStream, reseed
+from gfb_brevitas.evaluation.super_batch import Minibatch, SuperBatch
 from gfb_brevitas.space import Bits, Vector
 
 if TYPE_CHECKING:
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 
 
 class Evaluator(Protocol):
-    """Computes the losses of candidates. One is made for each gradient-free step."""
+    """Computes the losses of candidates. One is made for each gradient-free step.
+
+    A loss that draws random numbers draws the same ones for every candidate on a minibatch (its ``seed``),
+    whichever candidates came before [ours]: so a step that was killed goes on with equal losses.
+    """
 
     def losses(self, bits: Bits, super_batch: SuperBatch) -> Vector:
         """Mean loss of every candidate over the minibatches of a super-batch.
@@ -102,7 +107,7 @@ class ReferenceEvaluator:
         self._known.refresh(super_batch)
         before = self.model.space.bits(self.model.allocation)
         try:
-            with inference_only(self.model, self.batchnorm):
+            with inference_only(self.model, self.batchnorm), RandomStream(0).active():
                 for row in rows:
                     self._evaluate(row, super_batch)
         finally:
@@ -114,13 +119,14 @@ class ReferenceEvaluator:
         if not missing:
             return
         self.model.set_bits(row)
-        losses = [self._batch_loss(minibatch.data) for minibatch in missing]
+        losses = [self._batch_loss(minibatch) for minibatch in missing]
         # One transfer for all minibatches: a GPU is not made to wait for each.
         for minibatch, loss in zip(missing, torch.stack(losses).tolist(), strict=True):
             self._known.add(row, minibatch, loss)
 
-    def _batch_loss(self, batch: Any) -> torch.Tensor:
-        return scalar_loss(self.loss(self.model, moved(batch, self._device)))
+    def _batch_loss(self, minibatch: Minibatch) -> torch.Tensor:
+        reseed(minibatch.seed)
+        return scalar_loss(self.loss(self.model, moved(minibatch.data, self._device)))
 
 
 def scalar_loss(value: Any) -> torch.Tensor:

@@ -18,6 +18,7 @@ from gfb_brevitas.evaluation.batches import LossFunction, device_of, moved
 from gfb_brevitas.evaluation.evaluator import register_evaluator, scalar_loss
 from gfb_brevitas.evaluation.known_losses import KnownLosses, checked_rows
 from gfb_brevitas.evaluation.modes import BatchNormStatistics, inference_only
+from gfb_brevitas.evaluation.randomness import RandomStream, reseed
 from gfb_brevitas.evaluation.super_batch import Minibatch, SuperBatch
 from gfb_brevitas.prepared import PreparedForward, integer_products_available
 from gfb_brevitas.space import Bits, Vector
@@ -88,7 +89,7 @@ class PreparedEvaluator:
             self._proven.clear()
         before = self.model.space.bits(self.model.allocation)
         try:
-            with inference_only(self.model, self.batchnorm), self._forward.active():
+            with inference_only(self.model, self.batchnorm), RandomStream(0).active(), self._forward.active():
                 trusted = self._is_trusted
                 self._evaluate_missing(rows, super_batch)
                 if trusted and not self._is_trusted:  # nor are the losses so far
@@ -115,36 +116,34 @@ class PreparedEvaluator:
         batch = moved(minibatch.data, self._device)
         if not _is_finite(batch):  # what eight-bit integers make of NaN is a number
             with self._forward.suspended():
-                losses = self._computed(rows, batch)
+                losses = self._computed(rows, batch, minibatch.seed)
         else:
-            losses = self._computed(rows, batch)
+            losses = self._computed(rows, batch, minibatch.seed)
             if self._is_trusted and minibatch.serial not in self._proven and len(self._proven) < CHECKED:
-                self._is_trusted = self._agrees(batch)
+                self._is_trusted = self._agrees(batch, minibatch.seed)
                 self._proven.add(minibatch.serial)
         for row, loss in zip(rows, losses, strict=True):
             self._known.add(row, minibatch, loss)
 
-    def _computed(self, rows: Iterable[Bits], batch: Any) -> list[float]:
+    def _computed(self, rows: Iterable[Bits], batch: Any, seed: int) -> list[float]:
         losses = []
         with nullcontext() if self._is_trusted else self._forward.suspended():
             for row in rows:
                 self.model.set_bits(row)
+                reseed(seed)
                 losses.append(scalar_loss(self.loss(self.model, batch)))
         return torch.stack(losses).tolist()
 
-    def _agrees(self, batch: Any) -> bool:
+    def _agrees(self, batch: Any, seed: int) -> bool:
         """Whether the loss of a minibatch is the model's own, at the largest widths.
 
         There rounding to the other side of a border changes least. What a program cannot see (numbers read
         behind PyTorch's back, values that the loss takes from elsewhere than the outputs) shows in the loss.
         """
         widest = np.array([info.max_bits for info in self.model.profile], dtype=np.int64)
-        random = torch.get_rng_state()
-        (own,) = self._computed([widest], batch)
-        torch.set_rng_state(random)
+        (own,) = self._computed([widest], batch, seed)
         with self._forward.suspended():
-            (expected,) = self._computed([widest], batch)
-        torch.set_rng_state(random)
+            (expected,) = self._computed([widest], batch, seed)
         share = AGREEMENT if widest.min() >= FINE_BITS else COARSE_AGREEMENT
         if own == expected or abs(own - expected) <= share * abs(expected) + NEGLIGIBLE:
             return True

@@ -18,6 +18,7 @@ import torch
 
 from gfb_brevitas.errors import ConfigurationError, EmptyDataError
 from gfb_brevitas.evaluation.batches import Batch, Batches, BatchStream, moved
+from gfb_brevitas.evaluation.randomness import derive_seed
 
 SuperBatchKind = Literal["moving", "fixed", "single"]
 SUPER_BATCH_KINDS: tuple[str, ...] = get_args(SuperBatchKind)
@@ -34,11 +35,13 @@ class Minibatch:
         serial: A number that no other content of this process has; results can be kept under it.
         data: The batch, on the super-batch's device.
         source: The batch as it came from the data, kept so that a repeated one is recognised.
+        seed: What a loss that draws random numbers draws them from, for every candidate alike.
     """
 
     serial: int
     data: Batch
     source: Batch
+    seed: int = 0
 
 
 class SuperBatch:
@@ -83,13 +86,15 @@ class SuperBatch:
                 f"The kind of a super-batch must be one of {', '.join(SUPER_BATCH_KINDS)}; got {kind!r}."
             )
         self.kind: SuperBatchKind = kind
-        self._device = device
+        self._device, self._seed, self._drawn = device, seed, 0
         self._stream: Iterator[Batch] = BatchStream(batches, seed=seed, name="search_batches")
         self._window: deque[Minibatch] = deque()
         self._fill(1 if kind == "single" else size)
 
     @classmethod
-    def of(cls, minibatches: Iterable[Batch], *, device: torch.device | None = None) -> SuperBatch:
+    def of(
+        cls, minibatches: Iterable[Batch], *, seed: int = 0, device: torch.device | None = None
+    ) -> SuperBatch:
         """A fixed super-batch of exactly these minibatches.
 
         Raises:
@@ -98,7 +103,7 @@ class SuperBatch:
         items = list(minibatches)
         if not items:
             raise EmptyDataError("A super-batch needs at least 1 minibatch; got none.")
-        return cls(items, size=len(items), kind="fixed", device=device)
+        return cls(items, size=len(items), kind="fixed", seed=seed, device=device)
 
     def __len__(self) -> int:
         return len(self._window)
@@ -136,4 +141,6 @@ class SuperBatch:
         for held in self._window:
             if held.source is source:
                 return held
-        return Minibatch(next(_serials), moved(source, self._device), source)
+        self._drawn += 1
+        seed = derive_seed(self._seed, "loss", self._drawn)
+        return Minibatch(next(_serials), moved(source, self._device), source, seed)

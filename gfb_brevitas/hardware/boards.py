@@ -115,7 +115,7 @@ def board(name: str) -> Board:
     Raises:
         ConfigurationError: If there is none.
     """
-    found = _BY_NAME.get(name.lower())
+    found = _BY_NAME.get(name.lower()) if isinstance(name, str) else None
     if found is None:
         known = ", ".join(item.name for item in BOARDS)
         raise ConfigurationError(f"A board must be one of {known}; got {name!r}.")

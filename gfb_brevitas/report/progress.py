@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
+from gfb_brevitas.report.time_left import TimeLeft, clock
 from gfb_brevitas.search import (
     Callback,
     EndRecord,
@@ -20,9 +21,11 @@ from gfb_brevitas.search import (
 
 
 class TerminalProgress(Callback):
-    """Shows epochs, gradient-free steps and rounds as they happen.
+    """Shows rounds, gradient-free steps and epochs as they happen, and the time that is left.
 
-    In a terminal there is a bar with the time that is left; elsewhere only one line for each round.
+    In a terminal there is one line that is drawn anew: the round, the step with its best feasible loss and
+    candidates per second, or the epoch with its loss and validation metric. Elsewhere, in a log file, there
+    is one line for each round and nothing else.
 
     Args:
         title: First word of every line.
@@ -34,50 +37,69 @@ class TerminalProgress(Callback):
         self._title = title
         self._progress: Progress | None = None
         self._bar: Any = None
-        self._step_seconds = 0.0
+        self._left: TimeLeft | None = None
+        self._round = 0
+        self._best_feasible_loss = math.nan
 
     def on_start(self, record: StartRecord) -> None:
         """Show the bar."""
         if record.resumed:
             self._print(f"{self._title}: resumed after {len(record.history.epochs)} epochs")
-        total = _units(record.configuration)
+        self._left = TimeLeft(record.configuration, record.history)
+        self._round = max((r.round for r in (*record.history.epochs, *record.history.steps)), default=0)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=12),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
+            BarColumn(bar_width=8),
+            TextColumn("{task.fields[left]} left", markup=False),
             TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
             transient=True,
             disable=not self.console.is_terminal,
         )
-        done = len(record.history.epochs) + len(record.history.steps)
-        self._bar = self._progress.add_task(self._title, total=total, completed=done, note="")
+        self._bar = self._progress.add_task(
+            self._where(),
+            total=self._left.epochs + self._left.steps,
+            completed=self._left.done,
+            note="",
+            left=clock(self._left.seconds_left),
+        )
         self._progress.start()
 
     def on_generation(self, record: GenerationRecord) -> None:
         """Show how the search goes."""
-        before = 0.0 if record.generation == 1 else self._step_seconds
-        self._step_seconds = before + record.seconds
-        rate = record.evaluations / max(1e-9, self._step_seconds)
-        loss = f"loss {record.best_feasible_loss:.4f}" if record.feasible else "none feasible"
-        self._note(f"{record.evaluations} candidates, {rate:.0f}/s, {loss}")
+        self._count(record)
+        if record.generation == 1:
+            self._best_feasible_loss = math.nan
+        found = (self._best_feasible_loss, record.best_feasible_loss)
+        self._best_feasible_loss = min((loss for loss in found if not math.isnan(loss)), default=math.nan)
+        known = not math.isnan(self._best_feasible_loss)
+        best = f"best {self._best_feasible_loss:.4f}" if known else "none feasible"
+        step = f"step {record.step}/{self._left.steps_per_round}: " if self._left else ""
+        rate = f"{self._left.rate:.0f}/s, " if self._left else ""
+        self._show(f"{step}{best}, {rate}{record.evaluations:,} candidates")
 
     def on_step(self, record: StepRecord) -> None:
         """Advance the bar."""
-        self._advance()
+        self._count(record)
+        self._show(f"step {record.step}: {record.feasible_share:.0%} of {record.evaluations:,} feasible")
 
     def on_epoch(self, record: EpochRecord) -> None:
         """Advance the bar."""
-        self._note(f"epoch {record.epoch}, loss {record.train_loss:.4f}, validation {record.metric:.4f}")
-        self._advance()
+        self._count(record)
+        epochs = f"/{self._left.epochs}" if self._left else ""
+        self._show(
+            f"epoch {record.epoch}{epochs}: loss {record.train_loss:.4f}, validation {record.metric:.4f}"
+        )
 
     def on_round(self, record: RoundRecord) -> None:
         """Print the round's result."""
-        line = f"{self._title}: round {record.round}, validation {record.metric:.4f}"
+        rounds = f"/{self._left.rounds}" if self._left else ""
+        line = f"{self._title}: round {record.round}{rounds}, validation {record.metric:.4f}"
         if record.costs:
             fullest = max(record.costs, key=lambda row: float(row["use"]))
-            line += f", fullest budget: {fullest['name']} {fullest['use']:.1%}"
+            line += f", {fullest['name']} at {fullest['use']:.1%}"
+        if self._left and record.round < self._left.rounds:
+            line += f", {clock(self._left.seconds_left)} left"
         self._print(line)
 
     def on_end(self, record: EndRecord) -> None:
@@ -90,22 +112,24 @@ class TerminalProgress(Callback):
             self._progress.stop()
             self._progress = None
 
+    def _count(self, record: EpochRecord | StepRecord | GenerationRecord) -> None:
+        self._round = record.round
+        if self._left is not None:
+            self._left.add(record)
+
+    def _where(self) -> str:
+        rounds = 0 if self._left is None else self._left.rounds
+        return f"{self._title}, round {self._round}/{rounds}" if self._round else f"{self._title}, pretraining"
+
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _note(self, text: str) -> None:
-        if self._progress is not None:
-            self._progress.update(self._bar, note=text)
-
-    def _advance(self) -> None:
-        if self._progress is not None:
-            self._progress.advance(self._bar)
-
-
-def _units(configuration: Mapping[str, Any]) -> int | None:
-    search = configuration.get("search", {})
-    rounds, steps = search.get("rounds", 0), search.get("steps_per_round", 0)
-    searched = configuration.get("allocation") is None
-    return int(
-        search.get("pretrain_epochs", 0) + rounds * (search.get("epochs_per_round", 0) + steps * searched)
-    )
+    def _show(self, note: str) -> None:
+        if self._progress is not None and self._left is not None:
+            self._progress.update(
+                self._bar,
+                description=self._where(),
+                completed=self._left.done,
+                note=note,
+                left=clock(self._left.seconds_left),
+            )

@@ -118,9 +118,10 @@ def fit(
         resume: Go on with the run in ``run_folder``, as if it had never stopped; a folder without a run
             starts one. All arguments must be those of the run. ``model`` is a model made in the same
             way; its weights come from the checkpoint.
-        storage: Optuna storage or its URL: every gradient-free step is copied there as a study.
-        name: First part of the studies' names, ``NAME/round-01/step-01``; by default the name of the
-            run folder, or ``"gfb"``.
+        storage: Optuna storage or its URL: the run is followed there as a study with a trial per round, and
+            every gradient-free step is copied there as a study with a trial per candidate.
+        name: Name of the run's study and first part of those of its steps, ``NAME/round-01/step-01``; by
+            default the name of the run folder, or ``"gfb"``.
         callbacks: Objects with some of the methods of :class:`gfb_brevitas.search.Callback`.
 
     Returns:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -52,14 +52,45 @@ def adder(storage: optuna.storages.BaseStorage) -> Adder:
     known = int(optuna.__version__.split(".")[0]) in _KNOWN_MAJOR_VERSIONS
     if known and isinstance(storage, JournalStorage) and type(journal) is JournalFileBackend:
         return lambda study, trials: _append(storage, journal, study.study_name, trials)
-    database = _relational(storage)
+    database = known_database(storage)
     if database is None:
         return optuna.Study.add_trials
+    return lambda study, trials: _insert(database, study.study_name, trials)
+
+
+def known_database(storage: optuna.storages.BaseStorage) -> optuna.storages.RDBStorage | None:
+    """The relational database behind a storage, if there is one and its tables are those known here."""
+    database = _relational(storage)
+    if database is None:
+        return None
     obstacle = _obstacle(database)
     if obstacle is not None:
         _log_once(f"Trials are written one by one, which is slower: {obstacle}.")
-        return optuna.Study.add_trials
-    return lambda study, trials: _insert(database, study.study_name, trials)
+        return None
+    return database
+
+
+def change_trial(database: optuna.storages.RDBStorage, trial_id: int, changes: FrozenTrial) -> None:
+    """Write into a trial that runs what of it is new or has changed, and its state.
+
+    Args:
+        database: As :func:`known_database` finds it.
+        trial_id: Id of the trial.
+        changes: What is to be written: new parameters; values of epochs and attributes, that replace those
+            that are there; and the state.
+    """
+    from optuna.storages._rdb import models
+
+    replaced: tuple[tuple[Any, str, Iterable[Any]], ...] = (
+        (models.TrialIntermediateValueModel, "step", changes.intermediate_values),
+        (models.TrialUserAttributeModel, "key", changes.user_attrs),
+        (models.TrialSystemAttributeModel, "key", changes.system_attrs),
+    )
+    with database.scoped_session.session_factory.begin() as session:
+        _set_state(session, trial_id, changes)
+        for table, column, keys in replaced:
+            _delete_rows(session, table, trial_id, column, list(keys))
+        _insert_children(session, [trial_id], [changes])
 
 
 def is_in_memory(storage: optuna.storages.BaseStorage) -> bool:
@@ -131,23 +162,44 @@ def _append(
 
 
 def _insert(database: optuna.storages.RDBStorage, study_name: str, trials: Sequence[FrozenTrial]) -> None:
-    from optuna.storages._rdb import models
-
     with database.scoped_session.session_factory.begin() as session:
         study_id, count = _locked_study(session, study_name)
         rows = [_trial_row(study_id, count + i, trial) for i, trial in enumerate(trials)]
         session.add_all(rows)
         session.flush()  # gives them their ids
-        ids = [row.trial_id for row in rows]
-        for table, children in (
-            (models.TrialValueModel, list(_value_rows(ids, trials))),
-            (models.TrialIntermediateValueModel, list(_intermediate_rows(ids, trials))),
-            (models.TrialParamModel, list(_parameter_rows(ids, trials))),
-            (models.TrialUserAttributeModel, _attribute_rows(ids, [t.user_attrs for t in trials])),
-            (models.TrialSystemAttributeModel, _attribute_rows(ids, [t.system_attrs for t in trials])),
-        ):
-            if children:
-                _insert_rows(session, table.__table__, children)
+        _insert_children(session, [row.trial_id for row in rows], trials)
+
+
+def _insert_children(session: Any, ids: Sequence[int], trials: Sequence[FrozenTrial]) -> None:
+    from optuna.storages._rdb import models
+
+    for table, children in (
+        (models.TrialValueModel, list(_value_rows(ids, trials))),
+        (models.TrialIntermediateValueModel, list(_intermediate_rows(ids, trials))),
+        (models.TrialParamModel, list(_parameter_rows(ids, trials))),
+        (models.TrialUserAttributeModel, _attribute_rows(ids, [t.user_attrs for t in trials])),
+        (models.TrialSystemAttributeModel, _attribute_rows(ids, [t.system_attrs for t in trials])),
+    ):
+        if children:
+            _insert_rows(session, table.__table__, children)
+
+
+def _set_state(session: Any, trial_id: int, changes: FrozenTrial) -> None:
+    from optuna.storages._rdb.models import TrialModel
+    from sqlalchemy import update
+
+    # The first statement, as in _locked_study: SQLite locks at the first write.
+    times = {"datetime_complete": changes.datetime_complete} if changes.state.is_finished() else {}
+    statement = update(TrialModel.__table__).where(TrialModel.trial_id == trial_id)
+    session.execute(statement.values(state=changes.state, **times))
+
+
+def _delete_rows(session: Any, table: Any, trial_id: int, column: str, keys: Sequence[Any]) -> None:
+    from sqlalchemy import delete
+
+    if keys:
+        own = table.trial_id == trial_id
+        session.execute(delete(table.__table__).where(own, getattr(table, column).in_(keys)))
 
 
 def _insert_rows(session: Any, table: Any, rows: Rows) -> None:

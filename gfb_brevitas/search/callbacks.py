@@ -35,12 +35,14 @@ class StartRecord:
         run_folder: The run's folder, if it has one.
         resumed: Whether the run goes on from a checkpoint.
         history: What happened before; empty unless resumed.
+        name: Name of the run: that of its Optuna study, and the first part of those of its steps.
     """
 
     configuration: Mapping[str, Any]
     run_folder: Path | None
     resumed: bool
     history: History
+    name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

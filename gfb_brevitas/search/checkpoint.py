@@ -81,6 +81,7 @@ class CheckpointStore:
         self.latest = folder / "latest.pt"
         self.previous = folder / "previous.pt"
         self.best = folder / "best.pt"
+        self._latest_is_damaged = False
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint; the one before is kept as ``previous.pt``.
@@ -90,8 +91,9 @@ class CheckpointStore:
         """
         with saving(self.latest), replacing(self.latest) as temporary:
             _write(temporary, {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)})
-            if self.latest.exists():
+            if self.latest.exists() and not self._latest_is_damaged:
                 os.replace(self.latest, self.previous)
+        self._latest_is_damaged = False
 
     def save_best(self, best: BestState) -> None:
         """Write the best state by itself, for use outside the run.
@@ -128,6 +130,8 @@ class CheckpointStore:
                 problems.append(str(error))
                 continue
             if problems:
+                # Not to take the place of the good one before there is another.
+                self._latest_is_damaged = True
                 _logger.warning("%s Going on from %s instead.", " ".join(problems), path)
             return _checkpoint_of(content, path)
         raise CheckpointError(" ".join(problems) + " The run cannot be resumed; start it anew.")

@@ -70,6 +70,8 @@ class SearchConfig:
         super_batch_size: Minibatches per super-batch.
         super_batch: ``"moving"`` (the paper), ``"fixed"`` (one super-batch per step) [ours] or ``"single"``
             (one minibatch, replaced each generation) [ours].
+        method: What proposes candidates: ``"surrogate"`` [ours], a model of the loss that starts from the
+            sensitivity of every quantizer, or ``"cma-es"``, the paper's.
         step_size: Initial standard deviation of CMA-ES in log2 bits [ours].
         population_size: Candidates per generation, at least 3; ``None`` is CMA-ES's default,
             4 + floor(3 ln n), or ``evaluations_per_step`` if that is less [ours].

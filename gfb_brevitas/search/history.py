@@ -40,13 +40,13 @@ class Record:
         Raises:
             CheckpointError: If it is not the data of a record.
         """
-        record_class = _RECORDS.get(document.get("kind", ""))
+        record_class = _RECORDS.get(str(document.get("kind")))
         if record_class is None:
             raise CheckpointError(f"Not a record of a run's history: {dict(document)!r}.")
         values = {name: value for name, value in document.items() if name != "kind"}
         try:
             return record_class(**record_class._revived(values))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise CheckpointError(f"A record of kind {record_class.kind!r} is damaged: {error}.") from error
 
     @classmethod

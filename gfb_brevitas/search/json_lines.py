@@ -7,11 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from gfb_brevitas.errors import CheckpointError
+from gfb_brevitas.files import sealed, unsealed
 from gfb_brevitas.search.saving import saving
 
 
 class JsonLinesFile:
-    """A file of JSON objects, one per line.
+    """A file of JSON objects, one per line, each with a checksum.
 
     Each append reaches the disk before it returns. A line that a killed run left unfinished is not
     seen by :meth:`read` and is cut off before the next append.
@@ -22,7 +24,7 @@ class JsonLinesFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._size: int | None = None
+        self._ends_well = False  # whether its last line is known to be whole
 
     def append(self, document: dict[str, Any]) -> None:
         """Write one object at the end of the file.
@@ -30,11 +32,14 @@ class JsonLinesFile:
         Raises:
             CheckpointError: If it cannot be written.
         """
-        if self._size is None:
-            self._cut(len(b"".join(self._complete_lines())))
-        line = json.dumps(document, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        text = json.dumps(sealed(document), allow_nan=False, separators=(",", ":"))
         with saving(self.path):
-            self._write(line)
+            if not self._ends_well:
+                lines = self._lines()
+                self._cut(sum(map(len, lines[: len(_whole(lines))])))
+            self._ends_well = False
+            self._write(text.encode() + b"\n")
+            self._ends_well = True
 
     def _write(self, line: bytes) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,33 +49,62 @@ class JsonLinesFile:
             os.fsync(stream.fileno())
 
     def read(self) -> list[dict[str, Any]]:
-        """All objects up to the first line that is not a whole one."""
-        return [json.loads(line) for line in self._complete_lines()]
+        """All objects up to the first line that is damaged or unfinished."""
+        return _whole(self._lines())
+
+    def read_whole(self, *, ended: bool) -> list[dict[str, Any]]:
+        """All objects.
+
+        Args:
+            ended: Whether nobody writes to the file any more; else its last line may be unfinished.
+
+        Raises:
+            CheckpointError: Naming the line that is damaged.
+        """
+        lines = self._lines()
+        documents = _whole(lines)
+        unfinished = len(lines) == len(documents) + 1 and not lines[-1].endswith(b"\n")
+        if len(documents) < len(lines) and (ended or not unfinished):
+            raise CheckpointError(
+                f"{str(self.path)!r} is damaged: line {len(documents) + 1} is not readable."
+            )
+        return documents
 
     def keep(self, count: int) -> None:
-        """Cut the file after its first ``count`` objects."""
-        self._cut(len(b"".join(self._complete_lines()[:count])))
+        """Cut the file after its first ``count`` objects.
+
+        Raises:
+            CheckpointError: If it cannot be written.
+        """
+        with saving(self.path):
+            self._cut(sum(map(len, self._lines()[:count])))
 
     def _cut(self, size: int) -> None:
-        self._size = size
         if self.path.exists() and self.path.stat().st_size != size:
             with self.path.open("rb+") as stream:
                 stream.truncate(size)
                 os.fsync(stream.fileno())
 
-    def _complete_lines(self) -> list[bytes]:
+    def _lines(self) -> list[bytes]:
         if not self.path.exists():
             return []
-        lines: list[bytes] = []
-        for line in self.path.read_bytes().splitlines(keepends=True):
-            if not line.endswith(b"\n") or not _is_object(line):
-                break
-            lines.append(line)
-        return lines
+        return self.path.read_bytes().splitlines(keepends=True)
 
 
-def _is_object(line: bytes) -> bool:
+def _whole(lines: list[bytes]) -> list[dict[str, Any]]:
+    documents: list[dict[str, Any]] = []
+    for line in lines:
+        document = _object(line)
+        if document is None:
+            break
+        documents.append(document)
+    return documents
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
     try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
+        document = json.loads(line)
+        whole = line.endswith(b"\n") and isinstance(document, dict)
+        return unsealed(document) if whole else None
+    except (ValueError, RecursionError):
+        return None

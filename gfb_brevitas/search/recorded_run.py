@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.errors import AllocationError, CheckpointError
+from gfb_brevitas.files import unsealed
 from gfb_brevitas.profile import QuantizerInfo, RefusedQuantizer
-from gfb_brevitas.search.history import History, Record
+from gfb_brevitas.search.history import History
 from gfb_brevitas.search.json_lines import JsonLinesFile
-from gfb_brevitas.search.run_folder import FORMAT, VERSION
+from gfb_brevitas.search.run_folder import FORMAT, VERSION, records_of
 from gfb_brevitas.search.run_profile import PROFILE_FORMAT, PROFILE_VERSION
 from gfb_brevitas.space import Bits, Vector
 
@@ -118,6 +119,7 @@ class RecordedRun:
         run_id, configuration, versions = _read(config, _beginning)
         quantizers, refused, budgets = _read(path / "profile.json", _profile)
         ended = all((path / name).exists() for name in ("allocation.json", "summary.json"))
+        summary = _read(path / "summary.json", _summary) if ended else None
         return cls(
             path=path,
             run_id=run_id,
@@ -126,8 +128,8 @@ class RecordedRun:
             quantizers=quantizers,
             refused=refused,
             budgets=budgets,
-            history=History(tuple(map(Record.from_dict, JsonLinesFile(path / "history.jsonl").read()))),
-            summary=_read(path / "summary.json", _summary) if ended else None,
+            history=_history(path / "history.jsonl", summary),
+            summary=summary,
             allocation=_allocation(path / "allocation.json") if ended else None,
             clipping=_read(path / "clipping.json", _clipping) if ended else None,
         )
@@ -141,8 +143,22 @@ class RecordedRun:
         """
         files = sorted((self.path / "generations").glob("round-*/step-*.jsonl"))
         # One that holds only its head was begun and not written to.
-        steps = [self._step(file, lines) for file in files if len(lines := JsonLinesFile(file).read()) > 1]
+        read = ((file, self._lines(file)) for file in files)
+        steps = [self._step(file, lines) for file, lines in read if len(lines) > 1]
         return tuple(sorted(steps, key=lambda step: (step.round, step.step)))
+
+    def _lines(self, file: Path) -> list[dict[str, Any]]:
+        lines = JsonLinesFile(file).read_whole(ended=self.summary is not None)
+        if not lines and self.summary is not None:
+            raise CheckpointError(f"{str(file)!r} is damaged: it is empty.")
+        generations = sum("generation" in line for line in lines)
+        for step in self.history.steps:
+            own = lines and (lines[0].get("round"), lines[0].get("step")) == (step.round, step.step)
+            if own and generations < step.generations:
+                raise CheckpointError(
+                    f"{str(file)!r} is damaged: it holds {generations} of {step.generations} generations."
+                )
+        return lines
 
     def _step(self, file: Path, lines: list[dict[str, Any]]) -> EvaluatedCandidates:
         try:
@@ -168,9 +184,20 @@ class RecordedRun:
 
 def _read(path: Path, understood: Callable[[Any], _Read]) -> _Read:
     try:
-        return understood(json.loads(path.read_text(encoding="utf-8")))
+        return understood(unsealed(json.loads(path.read_text(encoding="utf-8"))))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{str(path)!r} is damaged: {_reason(error)}.") from error
+
+
+def _history(path: Path, summary: Mapping[str, Any] | None) -> History:
+    history = records_of(path, JsonLinesFile(path).read_whole(ended=summary is not None))
+    for name in ("rounds", "steps", "epochs"):
+        found, told = len(getattr(history, name)), (summary or {}).get(name, 0)
+        if found < told:
+            raise CheckpointError(
+                f"{str(path)!r} is damaged: it holds {found} of the {told} {name} of the summary."
+            )
+    return history
 
 
 def _beginning(document: Any) -> tuple[str, Mapping[str, Any], Mapping[str, str]]:

@@ -53,7 +53,8 @@ from gfb_brevitas.search.loop_trainer import LoopTrainer
 from gfb_brevitas.search.plan import Unit, planned_units, step_name
 from gfb_brevitas.search.run_folder import RunFolder
 from gfb_brevitas.search.run_profile import mean_clipping_values, profile_document
-from gfb_brevitas.search.storages import delete_studies, require_no_studies
+from gfb_brevitas.search.search_study import SearchStudy
+from gfb_brevitas.search.storages import delete_studies, require_no_studies, require_own_studies
 from gfb_brevitas.search.training import Trainer
 from gfb_brevitas.search.trial_writer import TrialWriter
 from gfb_brevitas.search.validation import Validation, is_better
@@ -141,7 +142,9 @@ class Run:
         self._start = start
         self._id = uuid4().hex
         self._was_complete = False
+        self._pretrain = pretrain
         self._writer: TrialWriter | None = None
+        self._search_study: SearchStudy | None = None
         model.set_allocation(pretrain if search.pretrain_epochs else start)
 
     @property
@@ -152,7 +155,7 @@ class Run:
     def begin(self, configuration: dict[str, Any], versions: dict[str, str]) -> None:
         """Start a new run."""
         if self.storage is not None:
-            require_no_studies(self.storage, self._study_names())
+            require_no_studies(self.storage, [self.name, *self._study_names()])
         if self.folder is not None:
             self.folder.clear()
             self._save()
@@ -173,6 +176,8 @@ class Run:
         self._records = list(self.folder.history(checkpoint.records))
         self._restore(checkpoint)
         if self.storage is not None:
+            self.folder.unwritten.read()  # an error before anything is changed
+            require_own_studies(self.storage, [self.name], self._id)
             delete_studies(self.storage, self._study_names(), self._id)
         _logger.info("Resumed after %d of %d units.", self.completed, len(self.units))
         self._lead(checkpoint)
@@ -198,12 +203,17 @@ class Run:
         self._writer = None if self.storage is None else TrialWriter(self.storage, self._id)
         try:
             self._catch_up()
+            self._search_study = self._begun_search_study()
             for unit in self.units[self.completed :]:
                 self._complete(perform[unit.kind](unit))
+        except BaseException as error:
+            if self._search_study is not None:
+                self._search_study.stopped(error)
+            raise
         finally:
             if self._writer is not None:
                 self._writer.close(self._other_place())
-                self._keep_unwritten()
+                self._keep_unwritten(stopped=True)
 
     def restore_best(self) -> BestState:
         """Bring the model to the best feasible state.
@@ -329,14 +339,19 @@ class Run:
         self._keep_unwritten()  # before the checkpoint, after which the step would not be repeated
         self.completed += 1
         self._save()
-        notify(self.callbacks, record)
+        self._notify(record)
 
     def _keep(self, record: Record, *, tell: bool = True) -> None:
         self._records.append(record)
         if self.folder is not None:
             self.folder.append(record)
         if tell:
-            notify(self.callbacks, record)
+            self._notify(record)
+
+    def _notify(self, record: Record) -> None:
+        if self._search_study is not None:  # before callbacks, which may raise
+            notify([self._search_study], record)
+        notify(self.callbacks, record)
 
     def _save(self) -> None:
         if self.folder is not None:
@@ -394,7 +409,11 @@ class Run:
     def _notify_start(self, configuration: dict[str, Any], *, resumed: bool) -> None:
         path = None if self.folder is None else self.folder.path
         start = StartRecord(
-            configuration=configuration, run_folder=path, resumed=resumed, history=self.history
+            configuration=configuration,
+            run_folder=path,
+            resumed=resumed,
+            history=self.history,
+            name=self.name,
         )
         notify(self.callbacks, start)
 
@@ -404,19 +423,42 @@ class Run:
     def _feasible(self) -> bool:
         return bool(self.constraints.feasible(self._bits()[None, :])[0])
 
+    def _begun_search_study(self) -> SearchStudy | None:
+        if self._writer is None:
+            return None
+        study = SearchStudy(
+            self.constraints,
+            self.units,
+            name=self.name,
+            writer=self._writer,
+            pretrain=self._pretrain,
+            start=self._start,
+        )
+        attributes: dict[str, Any] = {"seed": self.search.seed}
+        if self.searched:
+            attributes["method"] = self.search.method
+        if self.path is not None:
+            attributes["run_folder"] = str(self.path.resolve())
+        study.begin(self.history, attributes)
+        return study
+
     def _catch_up(self) -> None:
         """Write what the storage did not take before the run was stopped."""
         if self._writer is None or self.folder is None:
             return
-        again = set(self._study_names())
+        again = {self.name, *self._study_names()}
         left = self.folder.unwritten.read()
         self._writer.catch_up({name: trials for name, trials in left.items() if name not in again})
         if left:
             self._keep_unwritten()
 
-    def _keep_unwritten(self) -> None:
-        if self._writer is not None and self.folder is not None:
-            self.folder.unwritten.keep(self._writer.waiting)
+    def _keep_unwritten(self, *, stopped: bool = False) -> None:
+        if self._writer is None or self.folder is None:
+            return
+        # What is followed is written again by a resumed run anyway: the history has it.
+        followed = {} if stopped else self._writer.heads
+        trials = {name: left for name, left in self._writer.waiting.items() if name not in followed}
+        self.folder.unwritten.keep(trials, self._writer.heads)
 
     def _other_place(self) -> str:
         if self.folder is None:

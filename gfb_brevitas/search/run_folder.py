@@ -13,20 +13,22 @@ Layout::
     summary.json      the result in numbers; there when the run has ended
     run.log           the log
     run.lock          held while a process works in the folder
+
+JSON documents and lines end with a checksum; one that is not of its content is an error where it is read.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.errors import CheckpointError, ConfigurationError
-from gfb_brevitas.files import write_text_atomically
+from gfb_brevitas.files import remove_unfinished, sealed, unsealed, write_text_atomically
 from gfb_brevitas.search.checkpoint import CheckpointStore
 from gfb_brevitas.search.generation_log import GenerationLog
 from gfb_brevitas.search.history import History, Record
@@ -72,6 +74,8 @@ class RunFolder:
         with ExitStack() as stack:
             with saving(self.path):
                 stack.enter_context(exclusive(self.path / "run.lock"))
+                for folder in (self.path, self.path / "checkpoints"):
+                    remove_unfinished(folder)
                 stack.enter_context(_logging_to(self.path / "run.log"))
             yield
 
@@ -81,11 +85,23 @@ class RunFolder:
         return self._config.exists()
 
     def clear(self) -> None:
-        """Remove what an earlier run left that never began properly."""
+        """Remove what an earlier run left that never began properly.
+
+        Raises:
+            CheckpointError: If there is more: then it is a run whose ``config.json`` got lost.
+        """
+        traces = [self._history.path, self.path / "summary.json", self.path / "allocation.json"]
+        for path in traces:
+            if path.exists() and path.stat().st_size:
+                raise CheckpointError(
+                    f"{str(self.path)!r} holds a run ({path.name!r}) whose {self._config.name!r} is missing. "
+                    "Bring that file back, or use another folder."
+                )
         self._history.keep(0)
-        self.unwritten.keep({})
-        for log in (self.path / "generations").glob("round-*/step-*.jsonl"):
-            log.unlink()
+        with saving(self.path):
+            self.unwritten.keep({})
+            for log in (self.path / "generations").glob("round-*/step-*.jsonl"):
+                log.unlink()
 
     def begin(
         self,
@@ -98,8 +114,8 @@ class RunFolder:
         document = {"format": FORMAT, "version": VERSION, "run": run_id, "versions": dict(versions)}
         document["configuration"] = dict(configuration)
         with saving(self._config):
-            write_text_atomically(self.path / "profile.json", json.dumps(profile, indent=1) + "\n")
-            write_text_atomically(self._config, json.dumps(document, indent=2) + "\n")
+            _write(self.path / "profile.json", profile)
+            _write(self._config, document)
 
     def require_same(self, configuration: Mapping[str, Any]) -> None:
         """Check that the folder's run is the one that is described.
@@ -142,13 +158,13 @@ class RunFolder:
 
     def _entry(self, key: str) -> Any:
         try:
-            document = json.loads(self._config.read_text(encoding="utf-8"))
+            document = unsealed(json.loads(self._config.read_text(encoding="utf-8")))
             if document["format"] != FORMAT or document["version"] != VERSION:
                 raise ValueError(f"it is not of format {FORMAT!r}, version {VERSION}")
             return document[key]
         except KeyError as error:
             raise CheckpointError(f"{str(self._config)!r} is damaged: it lacks {error}.") from error
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{str(self._config)!r} is damaged: {error}.") from error
 
     def append(self, record: Record) -> None:
@@ -167,8 +183,9 @@ class RunFolder:
                 f"{str(self._history.path)!r} is damaged: the checkpoint speaks of {count} records, "
                 f"{len(documents)} are readable."
             )
+        history = records_of(self._history.path, documents[:count])
         self._history.keep(count)
-        return History(tuple(Record.from_dict(document) for document in documents[:count]))
+        return history
 
     def generation_log(self, name: str, identity: Mapping[str, Any]) -> GenerationLog:
         """The log of a gradient-free step."""
@@ -189,8 +206,20 @@ class RunFolder:
         document = {"format": f"{FORMAT}.summary", "version": VERSION, **summary}
         with saving(self.path):
             allocation.save(self.path / "allocation.json")
-            write_text_atomically(self.path / "clipping.json", json.dumps(clipping) + "\n")
-            write_text_atomically(self.path / "summary.json", json.dumps(document, indent=2) + "\n")
+            _write(self.path / "clipping.json", {name: dict(values) for name, values in clipping.items()})
+            _write(self.path / "summary.json", document)
+
+
+def records_of(path: Path, documents: Sequence[Mapping[str, Any]]) -> History:
+    """The records that the lines of a file hold.
+
+    Raises:
+        CheckpointError: Naming the file, if one of them is no record.
+    """
+    try:
+        return History(tuple(Record.from_dict(document) for document in documents))
+    except CheckpointError as error:
+        raise CheckpointError(f"{str(path)!r} is damaged: {error}") from error
 
 
 def add_to_summary(folder: Path, figures: Mapping[str, Any]) -> None:
@@ -205,16 +234,27 @@ def add_to_summary(folder: Path, figures: Mapping[str, Any]) -> None:
     """
     path = folder / "summary.json"
     try:
-        summary = json.loads(path.read_text(encoding="utf-8")) | dict(figures)
-    except (OSError, ValueError, TypeError) as error:
+        summary = unsealed(json.loads(path.read_text(encoding="utf-8"))) | dict(figures)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{str(path)!r} is not the summary of a run: {error}.") from error
     with saving(path):
-        write_text_atomically(path, json.dumps(summary, indent=2) + "\n")
+        _write(path, summary)
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    write_text_atomically(path, json.dumps(sealed(document), indent=2) + "\n")
+
+
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written, on a full disk say, is no reason to say anything: other files are."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Nothing."""
 
 
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     level = _package_logger.level
     if not _package_logger.isEnabledFor(logging.INFO):
@@ -225,7 +265,8 @@ def _logging_to(path: Path) -> Iterator[None]:
     finally:
         _package_logger.removeHandler(handler)
         _package_logger.setLevel(level)
-        handler.close()
+        with suppress(OSError):  # of a full disk
+            handler.close()
 
 
 def _listed_differences(then: Any, now: Mapping[str, Any]) -> str:

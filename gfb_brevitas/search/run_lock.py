@@ -27,7 +27,7 @@ def exclusive(path: Path) -> Iterator[None]:
     key = path.resolve()
     if key in _held_here:
         raise _in_use(path, str(os.getpid()))
-    with path.open("a+", encoding="ascii") as stream:
+    with path.open("a+", encoding="ascii", errors="replace") as stream:
         if not _lock(stream):
             stream.seek(0)
             raise _in_use(path, stream.read().strip() or "unknown")

@@ -19,7 +19,7 @@ import torch
 from gfb_brevitas.constraints import Constraints
 from gfb_brevitas.evaluation.batches import Batch, Batches, one_pass
 from gfb_brevitas.evaluation.evaluator import Evaluator
-from gfb_brevitas.evaluation.randomness import RandomStream
+from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
 from gfb_brevitas.evaluation.super_batch import SuperBatch
 from gfb_brevitas.search.history import Candidate, CandidateSource
 from gfb_brevitas.search.study import Generation
@@ -130,7 +130,8 @@ def reevaluated(
     used = 0
     with RandomStream(seed).active():
         for part in _chunks(one_pass(batches, seed, limit), chunk):
-            total += len(part) * evaluator.losses(rows, SuperBatch.of(part, device=device))
+            held = SuperBatch.of(part, seed=derive_seed(seed, used), device=device)
+            total += len(part) * evaluator.losses(rows, held)
             used += len(part)
     losses = np.where(np.isfinite(total), total, math.nan) / used
     order = np.argsort(losses, kind="stable")  # NaN comes last

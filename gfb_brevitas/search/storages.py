@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import optuna
 
-from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.errors import ConfigurationError, GfbError
+from gfb_brevitas.search.time_limit import within
 
 Storage = str | optuna.storages.BaseStorage
 RUN_ATTRIBUTE = "gfb_run"
 """User attribute of a study that holds the id of the run that it belongs to."""
 
+LONGEST_OPENING_S = 60.0
+"""Seconds after which a storage that does not answer when a run starts is an error."""
+
 _POSTGRESQL = "postgresql"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyHead:
+    """What a study is made with.
+
+    Attributes:
+        direction: Whether its values are minimised or maximised.
+        attributes: User attributes.
+    """
+
+    direction: Literal["minimize", "maximize"] = "minimize"
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def opened_storage(storage: Storage | None) -> optuna.storages.BaseStorage | None:
@@ -29,31 +49,43 @@ def opened_storage(storage: Storage | None) -> optuna.storages.BaseStorage | Non
             f"`storage` must be an Optuna storage or its URL, such as 'sqlite:///run.db'; got {storage!r}."
         )
     try:
-        return optuna.storages.get_storage(storage)
+        if storage.startswith("sqlite"):  # gives up a lock by itself; one in memory is this thread's
+            return optuna.storages.get_storage(storage)
+        return within(LONGEST_OPENING_S, lambda: optuna.storages.get_storage(storage))
     except ImportError as error:
         raise ConfigurationError(_driver_missing(storage)) from error
     except Exception as error:  # of whichever database driver
-        reason = str(error).split("\n")[0].rstrip(".")
         raise ConfigurationError(
-            f"The storage {storage!r} cannot be opened: {reason}. Check the URL, that its folder exists and "
-            "that the driver of the database is installed."
+            f"The storage {_without_password(storage)!r} cannot be opened: {first_line(error)}. Check the "
+            "URL, that its folder exists, that the driver of the database is installed and that the server "
+            "runs."
         ) from error
 
 
-def new_study(storage: optuna.storages.BaseStorage, name: str, run_id: str | None) -> optuna.Study:
+def new_study(
+    storage: optuna.storages.BaseStorage, name: str, run_id: str | None, head: StudyHead | None = None
+) -> optuna.Study:
     """Create a study and mark it as a run's.
 
     Raises:
         ConfigurationError: If there is a study of that name.
     """
+    head = StudyHead() if head is None else head
     try:
         with quiet_optuna():
-            study = optuna.create_study(storage=storage, study_name=name)
+            study = optuna.create_study(storage=storage, study_name=name, direction=head.direction)
     except optuna.exceptions.DuplicatedStudyError as error:
         raise ConfigurationError(_exists_already(name)) from error
+    mark(study, run_id, head)
+    return study
+
+
+def mark(study: optuna.Study, run_id: str | None, head: StudyHead) -> None:
+    """Mark a study as a run's, and write its attributes."""
     if run_id is not None:
         study.set_user_attr(RUN_ATTRIBUTE, run_id)
-    return study
+    for key, value in head.attributes.items():
+        study.set_user_attr(key, value)
 
 
 def delete_studies(storage: optuna.storages.BaseStorage, names: Sequence[str], run_id: str) -> None:
@@ -62,26 +94,45 @@ def delete_studies(storage: optuna.storages.BaseStorage, names: Sequence[str], r
     A study without a mark and without trials is taken for the run's: it was killed in between.
 
     Raises:
-        ConfigurationError: If a study of that name is another run's; nothing is deleted then.
+        ConfigurationError: If a study of that name is another run's; nothing is deleted then. If the
+            storage fails.
     """
-    existing = sorted(set(optuna.get_all_study_names(storage)) & set(names))
-    for name in existing:
-        if not belongs_to(storage, name, run_id):
-            raise ConfigurationError(
-                f"The storage holds a study {name!r} of another run. Give the resumed run another `name` or "
-                "`storage`, or delete the study."
-            )
-    for name in existing:
+    with _answering():
+        _delete_studies(storage, names, run_id)
+
+
+def _delete_studies(storage: optuna.storages.BaseStorage, names: Sequence[str], run_id: str) -> None:
+    for name in require_own_studies(storage, names, run_id):
         optuna.delete_study(study_name=name, storage=storage)
+
+
+def require_own_studies(
+    storage: optuna.storages.BaseStorage, names: Sequence[str], run_id: str
+) -> Sequence[str]:
+    """Check that studies, where they exist, are those of a run; returns the names of those that exist.
+
+    Raises:
+        ConfigurationError: If a study of that name is another run's, or the storage fails.
+    """
+    with _answering():
+        existing = sorted(set(optuna.get_all_study_names(storage)) & set(names))
+        others = [name for name in existing if not belongs_to(storage, name, run_id)]
+    if others:
+        raise ConfigurationError(
+            f"The storage holds a study {others[0]!r} of another run. Give the resumed run another `name` or "
+            "`storage`, or delete the study."
+        )
+    return existing
 
 
 def require_no_studies(storage: optuna.storages.BaseStorage, names: Sequence[str]) -> None:
     """Check that a new run does not mix with an old one.
 
     Raises:
-        ConfigurationError: If a study of that name exists.
+        ConfigurationError: If a study of that name exists, or the storage fails.
     """
-    existing = sorted(set(optuna.get_all_study_names(storage)) & set(names))
+    with _answering():
+        existing = sorted(set(optuna.get_all_study_names(storage)) & set(names))
     if existing:
         raise ConfigurationError(_exists_already(existing[0]))
 
@@ -102,6 +153,30 @@ def quiet_optuna() -> Iterator[None]:
         yield
     finally:
         optuna.logging.set_verbosity(verbosity)
+
+
+def first_line(error: BaseException) -> str:
+    """What a database said, without Optuna's and SQLAlchemy's own words around it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error) or type(error).__name__).strip().split("\n")[0].rstrip(".")
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except GfbError:
+        raise
+    except Exception as error:  # of whichever database driver
+        raise ConfigurationError(
+            f"The storage fails: {first_line(error)}. Nothing of the run was changed: start it again when "
+            "the storage works, or without `storage`."
+        ) from error
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url)
 
 
 def _exists_already(name: str) -> str:

@@ -20,6 +20,9 @@ from gfb_brevitas.search.storages import quiet_optuna
 from gfb_brevitas.search.trial_writer import TrialWriter
 from gfb_brevitas.space import Bits, SearchSpace, Vector
 
+_CONSTRAINTS_OF_OPTUNA_4 = "constraints"
+_LARGE = 1e18
+
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
@@ -129,10 +132,26 @@ def annotate(
 ) -> None:
     """Say in a trial what became of candidate ``index`` of a generation."""
     trial.set_user_attr("bits", json.dumps(dict(constraints.space.allocation(generation.bits[index]))))
-    trial.set_user_attr("loss", _readable(float(generation.losses[index])))
-    trial.set_user_attr("penalty", _readable(float(standing.penalty[index])))
+    trial.set_user_attr("loss", readable(float(generation.losses[index])))
+    trial.set_user_attr("penalty", readable(float(standing.penalty[index])))
     trial.set_user_attr("feasible", bool(generation.feasible[index]))
-    constraints.set_excess_on(trial, standing.excess[index])
+    for name, excess in zip(constraints.names, standing.excess[index].tolist(), strict=True):
+        trial.set_user_attr(f"violation_{name}", readable(max(excess, 0.0)))
+    state_constraints(trial, constraints, standing.excess[index])
+
+
+def state_constraints(trial: FrozenTrial, constraints: Constraints, excess: Vector) -> None:
+    """State how a trial stands to the budgets, for Optuna and for optuna-dashboard.
+
+    Args:
+        trial: The trial.
+        constraints: The budgets.
+        excess: Shape ``(budgets,)``, C / limit - 1.
+    """
+    constraints.set_excess_on(trial, excess)
+    # The form of Optuna 4, without which optuna-dashboard (0.21) takes every trial for feasible. Bounded: the
+    # dashboard passes it on as JSON.
+    trial.system_attrs[_CONSTRAINTS_OF_OPTUNA_4] = np.minimum(excess, _LARGE).tolist()
 
 
 def make_sampler(
@@ -170,6 +189,6 @@ def make_sampler(
     return CmaSampler(mean=mean, step_size=step_size, **settings)  # type: ignore[arg-type]
 
 
-def _readable(value: float) -> float | str:
-    # A database's JSON has no NaN.
+def readable(value: float) -> float | str:
+    """A number as a database's JSON takes it, which has no NaN."""
     return value if math.isfinite(value) else str(value)

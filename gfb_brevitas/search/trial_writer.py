@@ -2,8 +2,8 @@
 
 A thread takes whole generations in order, as many at once as are waiting, and adds them in one transaction
 where the storage has such (:mod:`gfb_brevitas.search.bulk_insert`). It lives while there is something to
-write. A storage that fails is tried again for a while; one that goes on failing keeps nobody waiting: its
-trials stay in memory, and every flush tries once more. All of this is [ours].
+write. A storage that fails is tried again for a while; one that goes on failing, or does not answer at all,
+keeps nobody waiting: its trials stay in memory, and every flush tries once more. All of this is [ours].
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count, islice, takewhile
 
@@ -22,7 +22,9 @@ from optuna.trial import FrozenTrial
 
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.search.bulk_insert import adder, is_in_memory
-from gfb_brevitas.search.storages import RUN_ATTRIBUTE, belongs_to, new_study
+from gfb_brevitas.search.storages import StudyHead, belongs_to, first_line, mark, new_study
+from gfb_brevitas.search.time_limit import within
+from gfb_brevitas.search.trial_update import updater
 
 MOST_WAITING = 256
 """Generations that may wait for a storage that works; then the search waits for it."""
@@ -44,6 +46,7 @@ class TrialWriter:
         storage: The storage.
         run_id: Id of the run, which its studies are marked with.
         patience: Seconds for which a failing storage is tried again before the search goes on without it.
+        longest_write: Seconds after which a storage that does not answer counts as failing.
     """
 
     def __init__(
@@ -52,9 +55,12 @@ class TrialWriter:
         run_id: str | None = None,
         *,
         patience: float = 10.0,
+        longest_write: float = 30.0,
     ) -> None:
-        self._storage, self._run_id, self._patience = storage, run_id, patience
-        self._add = adder(storage)
+        self._storage, self._run_id = storage, run_id
+        self._patience, self._longest_write = patience, longest_write
+        self._add, self._update = adder(storage), updater(storage)
+        self._heads: dict[str, StudyHead] = {}
         self._in_background = not is_in_memory(storage)
         self._studies: dict[str, optuna.Study] = {}
         self._stored: Counter[str] = Counter()
@@ -65,15 +71,14 @@ class TrialWriter:
         self._at_work = False
         self._fails = False
         self._in_doubt = False  # whether some of the oldest generations may be stored already
+        self._last_answer = time.monotonic()
 
     @property
     def missing(self) -> dict[str, int]:
         """How many trials of which study are not in the storage yet, or never will be."""
+        waiting = {name: len(trials) for name, trials in self.waiting.items()}
         with self._changed:
-            missing = Counter(self._lost)
-            for name, trials in self._waiting:
-                missing[name] += len(trials)
-        return dict(missing)
+            return dict(self._lost + Counter(waiting))
 
     @property
     def waiting(self) -> dict[str, list[FrozenTrial]]:
@@ -82,7 +87,14 @@ class TrialWriter:
         with self._changed:
             for name, generation in self._waiting:
                 trials.setdefault(name, []).extend(generation)
+        for name in trials.keys() & self._heads.keys():
+            trials[name] = list({trial.number: trial for trial in trials[name]}.values())
         return trials
+
+    @property
+    def heads(self) -> dict[str, StudyHead]:
+        """What those studies are made with whose trials are followed."""
+        return dict(self._heads)
 
     def catch_up(self, left: Mapping[str, Sequence[FrozenTrial]]) -> None:
         """Write what an earlier process could not, but for what is there all the same."""
@@ -91,25 +103,34 @@ class TrialWriter:
             self._waiting.extend((name, list(trials)) for name, trials in left.items())
         self.flush()
 
-    def begin(self, name: str) -> None:
+    def begin(self, name: str, head: StudyHead | None = None) -> None:
         """Create a study.
+
+        Args:
+            name: Its name.
+            head: Of a study whose trials are followed: what is added to it is what trials are now, running
+                ones too (see :mod:`gfb_brevitas.search.trial_update`). It may exist if it is the run's.
 
         Raises:
             ConfigurationError: If there is one of that name.
         """
+        if head is not None:
+            self._heads[name] = head
         if self._fails:
             return  # It is created with its first trials.
         try:
-            self._studies[name] = new_study(self._storage, name, self._run_id)
+            self._studies[name] = self._limited(lambda: self._created(name))
         except ConfigurationError:
             raise
+        except TimeoutError:
+            self._give_up_waiting()
         except Exception as error:  # of whichever database driver
-            _logger.info("The study %r is not created yet: %s", name, _first_line(error))
+            _logger.info("The study %r is not created yet: %s", name, first_line(error))
 
     def add(self, name: str, trials: Sequence[FrozenTrial]) -> None:
-        """Add finished trials to a study that was begun. They must not be changed afterwards."""
+        """Add trials to a study that was begun. They must not be changed afterwards."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._waiting) < MOST_WAITING or self._fails)
+            self._wait_for(lambda: len(self._waiting) < MOST_WAITING)
             self._waiting.append((name, list(trials)))
             if self._fails:
                 return
@@ -120,7 +141,7 @@ class TrialWriter:
         if self._waiting:
             self._start()
         with self._changed:
-            self._changed.wait_for(lambda: not self._at_work or self._fails)
+            self._wait_for(lambda: not self._at_work)
 
     def close(self, advice: str = "") -> None:
         """Flush; then say what is missing in the storage.
@@ -131,13 +152,17 @@ class TrialWriter:
         self.flush()
         with self._changed:
             self._changed.wait_for(lambda: not self._at_work, timeout=self._patience)
-        missing = self.missing
-        if missing:
+        waiting = {name: len(trials) for name, trials in self.waiting.items()}
+        if waiting:
             _logger.error(
-                "%d trials are not in the storage, because it failed or their study was deleted: %s. %s",
-                sum(missing.values()),
-                ", ".join(f"{number} of {name!r}" for name, number in missing.items()),
-                advice,
+                "%d trials are not in the storage, because it failed: %s. %s",
+                *(sum(waiting.values()), _counted(waiting), advice),
+            )
+        if self._lost:
+            _logger.error(
+                "%d trials are not stored, because their study was deleted or is another run's: %s. Their "
+                "bits and losses are in the run folder's `generations`, if there is one.",
+                *(sum(self._lost.values()), _counted(self._lost)),
             )
 
     @contextmanager
@@ -153,6 +178,7 @@ class TrialWriter:
             if self._at_work:
                 return
             self._at_work = True
+            self._last_answer = time.monotonic()
         try:
             if self._in_background:
                 # Not waited for at exit: a flush has waited already unless the storage fails.
@@ -194,12 +220,35 @@ class TrialWriter:
             name = self._waiting[0][0]
             return list(islice(takewhile(lambda entry: entry[0] == name, self._waiting), MOST_AT_ONCE))
 
+    def _limited(self, call: Callable[[], optuna.Study]) -> optuna.Study:
+        return within(self._longest_write, call) if self._in_background else call()
+
+    def _wait_for(self, reached: Callable[[], bool]) -> None:
+        """Wait, the lock being held, for something or until the storage fails."""
+        while not (reached() or self._fails):
+            left = self._last_answer + self._longest_write - time.monotonic()
+            if left > 0:
+                self._changed.wait(left)
+            else:
+                self._give_up_waiting()
+
+    def _give_up_waiting(self) -> None:
+        # The thread, if there is one, stays where it is; should it come back, the storage works again.
+        if not self._fails:
+            _logger.warning(
+                "The storage does not answer for %g s. The search goes on; its trials are kept in memory and "
+                "written once the storage works again.",
+                self._longest_write,
+            )
+        self._fails = self._in_doubt = True
+
     def _note(self, error: Exception | None) -> None:
+        self._last_answer = time.monotonic()
         if error is not None and not self._fails:
             _logger.warning(
                 "The storage fails (%s). The search goes on; its trials are kept in memory and written once "
                 "the storage works again.",
-                _first_line(error),
+                first_line(error),
             )
         if error is None and self._fails:
             _logger.info("The storage works again.")
@@ -222,7 +271,8 @@ class TrialWriter:
                 return None
             except Exception as error:  # of whichever database driver
                 delay = min(_FIRST_DELAY * 2**attempt, _LONGEST_DELAY)
-                if time.monotonic() + delay > deadline:
+                self._last_answer = time.monotonic()
+                if self._last_answer + delay > deadline:
                     return error
                 time.sleep(delay)
         raise AssertionError("unreachable")
@@ -231,6 +281,12 @@ class TrialWriter:
         if name not in self._studies:
             self._studies[name] = self._study_at_last(name)
         study = self._studies[name]
+        # SQLite gives the number of a study that was deleted to the next one.
+        if self._storage.get_study_id_from_name(name) != study._study_id:
+            raise KeyError(f"The study {name!r} was deleted.")
+        if name in self._heads:
+            self._update(study, trials)
+            return
         again = again or name in self._from_before
         left = _not_stored(study, trials, since=self._stored[name]) if again else trials
         if left:
@@ -238,20 +294,28 @@ class TrialWriter:
         self._from_before.discard(name)
         self._stored[name] += len(trials)
 
+    def _created(self, name: str) -> optuna.Study:
+        head = self._heads.get(name)
+        return new_study(self._storage, name, self._run_id) if head is None else self._study_at_last(name)
+
     def _study_at_last(self, name: str) -> optuna.Study:
-        if name in optuna.get_all_study_names(self._storage) and belongs_to(
-            self._storage, name, self._run_id
-        ):
-            study = optuna.load_study(study_name=name, storage=self._storage)
-            if self._run_id is not None:  # the storage may have failed before it was marked
-                study.set_user_attr(RUN_ATTRIBUTE, self._run_id)
-            return study
-        return new_study(self._storage, name, self._run_id)
+        head = self._heads.get(name, StudyHead())
+        try:
+            return new_study(self._storage, name, self._run_id, head)
+        except ConfigurationError:  # created in an attempt that seemed to fail, or before the run died
+            if not belongs_to(self._storage, name, self._run_id):
+                raise
+        study = optuna.load_study(study_name=name, storage=self._storage)
+        mark(study, self._run_id, head)  # the storage may have failed before it was marked
+        return study
 
     def _lose(self, name: str, trials: list[FrozenTrial], reason: str) -> None:
         if name not in self._lost:
             _logger.warning("The study %r %s: its trials are not stored any more.", name, reason)
-        self._lost[name] += len(trials)
+        if name in self._heads:  # all of it is gone
+            self._lost[name] = max(trial.number for trial in trials) + 1
+        else:
+            self._lost[name] += len(trials)
 
 
 def _not_stored(study: optuna.Study, trials: list[FrozenTrial], *, since: int) -> list[FrozenTrial]:
@@ -278,7 +342,5 @@ def _identity(trial: FrozenTrial) -> str:
     return json.dumps([trial.params, trial.user_attrs, trial.system_attrs], sort_keys=True)
 
 
-def _first_line(error: BaseException) -> str:
-    while error.__cause__ is not None:  # Optuna's own text does not say what the database said
-        error = error.__cause__
-    return (str(error) or type(error).__name__).split("\n")[0].rstrip(".")
+def _counted(trials: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} of {name!r}" for name, number in trials.items())

@@ -79,7 +79,16 @@ class TestFile:
             "format": "gfb_brevitas.allocation",
             "version": 1,
             "bits": {"conv.weight": 3, "relu.act": 4},
+            "checksum": "90720367cec3b133",
         }
+
+    def test_a_changed_file_is_refused_unless_its_checksum_is_removed(self):
+        document = json.loads(ALLOCATION.to_json())
+        document["bits"]["conv.weight"] = 7
+        with pytest.raises(AllocationError, match='checksum differs.*remove the entry "checksum"'):
+            BitAllocation.from_json(json.dumps(document))
+        del document["checksum"]
+        assert BitAllocation.from_json(json.dumps(document))["conv.weight"] == 7
 
     def test_save_and_load(self, tmp_path):
         path = tmp_path / "runs" / "best.json"

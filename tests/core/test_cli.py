@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gfb_brevitas.cli import app
+from gfb_brevitas.files import sealed
 from tests.core.search.small_problem import SEARCH, run
 
 ROOT = Path(__file__).parents[2]
@@ -195,6 +197,8 @@ def copied(run_folder: Path, place: Path, summary: str) -> Path:
     """A copy of a run with another summary."""
     folder = place / "run"
     shutil.copytree(run_folder, folder)
+    with suppress(ValueError, AttributeError):  # of a summary that is none
+        summary = json.dumps(sealed(json.loads(summary)))
     (folder / "summary.json").write_text(summary)
     return folder
 

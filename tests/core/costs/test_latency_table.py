@@ -7,6 +7,7 @@ import pytest
 
 from gfb_brevitas.costs import LatencyTable, searched_profile
 from gfb_brevitas.errors import AllocationError, ConfigurationError
+from gfb_brevitas.files import unsealed
 from gfb_brevitas.profile import ModelProfile
 from gfb_brevitas.rules import Fix, Range, Tie
 from gfb_brevitas.space import SearchSpace
@@ -159,7 +160,11 @@ class TestFile:
         assert (table.name, table.unit, table.constant) == ("latency", "us", 0.5)
         assert table.layers == {"conv": {(4, 8): 12.5}}
         table.save(tmp_path / "again.json")
-        assert json.loads((tmp_path / "again.json").read_text()) == document()
+        again = json.loads((tmp_path / "again.json").read_text())
+        assert unsealed(again) == document()
+        again["layers"]["conv"]["4,8"] = 13.5
+        with pytest.raises(ConfigurationError, match=r"t\.json: .* is damaged: .*checksum differs"):
+            LatencyTable.load(write(tmp_path / "t.json", again))
 
     def test_the_constant_may_be_left_out(self, tmp_path):
         content = document()

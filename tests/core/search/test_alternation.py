@@ -25,6 +25,7 @@ from gfb_brevitas.errors import (
     InfeasibleBudgetError,
     NonFiniteLossError,
 )
+from gfb_brevitas.files import unsealed
 from gfb_brevitas.rules import Fix
 from gfb_brevitas.search import (
     CalibrationRecord,
@@ -352,8 +353,8 @@ def test_every_step_is_a_study_and_names_sort() -> None:
     storage = optuna.storages.InMemoryStorage()
     result = run(storage=storage, name="digits")
     names = sorted(optuna.get_all_study_names(storage))
-    assert names == [step.study for step in result.history.steps]
-    assert names[0] == "digits/round-01/step-01"
+    assert names == ["digits", *(step.study for step in result.history.steps)]
+    assert names[1] == "digits/round-01/step-01"
     for step in result.history.steps:
         assert len(optuna.load_study(study_name=step.study, storage=storage).trials) == step.evaluations
 
@@ -381,7 +382,7 @@ def test_the_folder_of_a_run(tmp_path: Path) -> None:
     assert BitAllocation.load(folder / "allocation.json") == result.allocation
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["metric"] == result.metric and summary["version"] == 1
-    records = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    records = [unsealed(json.loads(line)) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert records == [record.to_dict() for record in result.history]
     config = json.loads((folder / "config.json").read_text())
     assert config["configuration"]["search"]["seed"] == 0 and "torch" in config["versions"]

@@ -116,4 +116,4 @@ def test_every_candidate_is_a_trial() -> None:
         vector = [trial.params[c.name] for c in space.free]
         np.testing.assert_array_equal(space.decode(vector), bits[i])
         assert json.loads(trial.user_attrs["bits"]) == dict(space.allocation(bits[i]))
-        assert (trial.value == math.inf) == (i == 2) and set(trial.constraints) == {problem().names[0]}
+        assert (trial.value == math.inf) == (i == 2) and set(trial.constraints) == {problem().names[0], "0"}

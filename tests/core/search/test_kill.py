@@ -9,13 +9,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 
-from tests.core.search.databases import make_storage
+from tests.core.search.databases import Studies, everything_but_times, make_storage
 from tests.core.search.small_problem import comparable, run
 
-MOMENTS = ["study created, not marked", "inside a transaction", "told, not handed over", "in a generation"]
+MOMENTS = [
+    "search study created, not marked",
+    "step study created, not marked",
+    "inside a transaction",
+    "inside a transaction of a round",
+    "generation told, not handed over",
+    "round told, not handed over",
+    "in a generation",
+]
 
 # One process for each moment, forked before any computation to import everything once only. It says that
 # it is there, and waits to be killed.
@@ -55,12 +62,18 @@ class AtGeneration:
 
 def run_until(moment, place, folder):
     callbacks = []
-    if moment == "study created, not marked":
+    if moment == "search study created, not marked":
         halt_at(optuna.Study, "set_user_attr", 2, after=False)
+    elif moment == "step study created, not marked":
+        halt_at(optuna.Study, "set_user_attr", 9, after=False)
     elif moment == "inside a transaction":
-        halt_at(bulk_insert, "_attribute_rows", 3, after=True)
-    elif moment == "told, not handed over":
-        halt_at(trial_writer.TrialWriter, "add", 5, after=False)
+        halt_at(bulk_insert, "_trial_row", 6, after=True)
+    elif moment == "inside a transaction of a round":
+        halt_at(bulk_insert, "_delete_rows", 2, after=True)
+    elif moment == "generation told, not handed over":
+        halt_at(trial_writer.TrialWriter, "add", 9, after=False)
+    elif moment == "round told, not handed over":
+        halt_at(trial_writer.TrialWriter, "add", 14, after=False)
     else:
         callbacks.append(AtGeneration())
     run(run_folder=folder, storage=make_storage(place), name="run", callbacks=callbacks)
@@ -97,26 +110,10 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
-Studies = dict[str, list[tuple[int, dict[str, Any], float | None, dict[str, Any], dict[str, Any]]]]
-
-
-def studies(place: str) -> Studies:
-    """Everything but times in a storage."""
-    storage = make_storage(place)
-    names = optuna.get_all_study_names(storage)
-    return {
-        name: [
-            (t.number, t.params, t.value, t.user_attrs, t.constraints)
-            for t in optuna.load_study(study_name=name, storage=storage).trials
-        ]
-        for name in names
-    }
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[Any, ...], Studies]:
     place = place_of(tmp_path_factory.mktemp("whole"))
-    return comparable(run(name="run", storage=make_storage(place))), studies(place)
+    return comparable(run(name="run", storage=make_storage(place))), everything_but_times(place)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
@@ -125,12 +122,15 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     moment: str, killed: dict[str, Path], undisturbed: tuple[tuple[Any, ...], Studies]
 ) -> None:
     folder, place = killed[moment] / "run", place_of(killed[moment])
-    assert all(trials == undisturbed[1][name][: len(trials)] for name, trials in studies(place).items())
+    for name, trials in everything_but_times(place).items():
+        ended = [trial for trial in trials if trial[1].is_finished()]
+        assert len(trials) - len(ended) <= (name == "run") and ended == undisturbed[1][name][: len(ended)]
     result = run(run_folder=folder, resume=True, storage=make_storage(place), name="run")
     assert comparable(result) == undisturbed[0]
-    assert studies(place) == undisturbed[1]
-    numbers = {name: [trial[0] for trial in trials] for name, trials in studies(place).items()}
-    assert numbers == {step.study: list(range(step.evaluations)) for step in result.history.steps}
+    assert everything_but_times(place) == undisturbed[1]
+    numbers = {name: [trial[0] for trial in trials] for name, trials in everything_but_times(place).items()}
+    evaluations = {step.study: list(range(step.evaluations)) for step in result.history.steps}
+    assert numbers == {"run": [0, 1, 2], **evaluations}
 
 
 def test_ctrl_c_leaves_all_told_trials_in_the_storage(
@@ -147,7 +147,8 @@ def test_ctrl_c_leaves_all_told_trials_in_the_storage(
     place = place_of(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         run(name="run", storage=make_storage(place), callbacks=[CtrlC()])
-    (left,) = studies(place).values()
+    search, left = everything_but_times(place).values()
+    assert search[-1][-2]["status"] == "stopped: KeyboardInterrupt"
     assert left == undisturbed[1]["run/round-01/step-01"][: told[-1]]
     assert len(left) == told[-1] > 4
 

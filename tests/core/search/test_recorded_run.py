@@ -12,6 +12,7 @@ import pytest
 
 from gfb_brevitas.constraints import Constraints
 from gfb_brevitas.errors import CheckpointError
+from gfb_brevitas.files import sealed
 from gfb_brevitas.rules import Fix, Tie
 from gfb_brevitas.search import Callback, EpochRecord, RecordedRun, SearchResult
 from tests.core.search.small_problem import budgets, run, searchable
@@ -113,6 +114,6 @@ def test_damaged_candidates_are_named(ended: SearchResult, tmp_path: Path, chang
     file = folder / "generations" / "round-01" / "step-01.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     change(lines[-1])
-    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    file.write_text("".join(f"{json.dumps(sealed(line))}\n" for line in lines))
     with pytest.raises(CheckpointError, match=r"step-01\.jsonl"):
         _ = RecordedRun.load(folder).candidates

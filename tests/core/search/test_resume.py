@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,11 +14,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
+import torch
 from torch import Tensor, nn
 
 from gfb_brevitas.adapters.searchable import SearchableModel
+from gfb_brevitas.files import unsealed
 from gfb_brevitas.search import SearchConfig, SearchResult, StartRecord, TrainingConfig
 from tests.core.search.small_problem import (
     SEARCH,
@@ -85,7 +89,7 @@ def test_stopped_at_every_record(tmp_path: Path, undisturbed: tuple[Any, ...]) -
     assert stops == 1 + 4 * 3 + 4 + 5 + 2 + 1  # calibration, generations, steps, epochs, rounds, end
     assert comparable(result) == undisturbed
     lines = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [record.to_dict() for record in result.history]
+    assert [unsealed(json.loads(line)) for line in lines] == [record.to_dict() for record in result.history]
 
 
 @pytest.mark.parametrize("carry", [False, True])
@@ -240,4 +244,23 @@ def test_data_that_draws_its_own_numbers(tmp_path: Path) -> None:
     data = loader(96)
     expected = in_one_go(train_batches=data)
     result, _ = resumed_until_done(tmp_path / "run", train_batches=data, callbacks=[StopOnceAtEveryRecord()])
+    assert comparable(result) == expected
+
+
+@pytest.mark.parametrize("evaluator", ["reference", "auto"])
+def test_a_loss_that_draws_random_numbers(tmp_path: Path, evaluator: str) -> None:
+    """Also in evaluation mode, from every global generator."""
+
+    def noisy(model: nn.Module, batch: Any) -> Tensor:
+        inputs, labels = batch
+        noise = torch.randn_like(inputs) + float(np.random.normal()) + random.gauss(0.0, 1.0)  # noqa: NPY002
+        return loss(model, (inputs + 0.2 * noise, labels))
+
+    config = SearchConfig(**{**vars(SEARCH), "evaluator": evaluator})
+    expected = in_one_go(search=config, loss=noisy)
+    assert expected != in_one_go(search=config)
+    result, stops = resumed_until_done(
+        tmp_path / "run", loss=noisy, search=config, callbacks=[StopOnceAtEveryRecord()]
+    )
+    assert stops > 20
     assert comparable(result) == expected

@@ -154,7 +154,7 @@ def test_a_resumed_run_leaves_the_studies_of_another_run_alone(tmp_path: Path) -
         run(run_folder=tmp_path / "run", callbacks=[StopAtFirstStep()])
     run(storage=storage, name="run")
     trials = {s.study_name: s.n_trials for s in optuna.get_all_study_summaries(storage)}
-    with pytest.raises(ConfigurationError, match="study 'run/round-01/step-02' of another run.*`name`"):
+    with pytest.raises(ConfigurationError, match="study 'run' of another run.*`name`"):
         run(run_folder=tmp_path / "run", resume=True, storage=storage)
     assert {s.study_name: s.n_trials for s in optuna.get_all_study_summaries(storage)} == trials
     run(run_folder=tmp_path / "run", resume=True, storage=storage, name="mine")

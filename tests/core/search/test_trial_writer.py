@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +269,78 @@ def test_a_study_that_is_deleted_is_given_up(tmp_path: Path, caplog: pytest.LogC
     assert "'step' was deleted" in caplog.text
 
 
+def test_trials_of_a_deleted_study_do_not_come_into_the_one_that_has_its_number(tmp_path: Path) -> None:
+    place = f"sqlite:///{tmp_path}/studies.db"
+    writer = TrialWriter(make_storage(place))
+    writer.begin("step")
+    optuna.delete_study(study_name="step", storage=make_storage(place))
+    writer.begin("next")
+    with writer.flushed():
+        writer.add("step", finished(2))
+        writer.add("next", finished(3))
+    assert len(stored(place, "next")) == 3
+    assert writer.missing == {"step": 2}
+
+
+class Silent(optuna.storages.InMemoryStorage):
+    """A storage that does not answer until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def create_new_study(self, *arguments: Any, **more: Any) -> int:
+        self.answers.wait()
+        return super().create_new_study(*arguments, **more)
+
+    def create_new_trial(self, *arguments: Any, **more: Any) -> int:
+        self.answers.wait()
+        return super().create_new_trial(*arguments, **more)
+
+
+def test_a_storage_that_does_not_answer_stops_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gfb_brevitas.search.trial_writer.is_in_memory", lambda storage: False)
+    storage, trials = Silent(), finished(9)
+    writer = TrialWriter(storage, patience=0.1, longest_write=0.3)
+    writer.begin("step")
+    storage.answers.clear()
+    for i in range(0, 6, 3):
+        with writer.flushed():
+            writer.add("step", trials[i : i + 3])
+    writer.begin("next")
+    writer.add("next", trials[6:])
+    writer.close("They are elsewhere.")
+    assert caplog.text.count("The storage does not answer for 0.3 s") == 1
+    assert "9 trials are not in the storage" in caplog.text
+    storage.answers.set()
+    deadline = time.monotonic() + 10
+    while writer.missing and time.monotonic() < deadline:
+        writer.flush()
+        time.sleep(0.01)
+    for name, expected in (("step", trials[:6]), ("next", trials[6:])):
+        study = optuna.load_study(study_name=name, storage=storage)
+        assert [t.params for t in study.trials] == [t.params for t in expected]
+
+
+def test_a_study_whose_creation_hangs_is_created_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gfb_brevitas.search.trial_writer.is_in_memory", lambda storage: False)
+    storage, trials = Silent(), finished(3)
+    writer = TrialWriter(storage, "id", patience=0.1, longest_write=0.2)
+    storage.answers.clear()
+    writer.begin("step")
+    writer.add("step", trials)
+    storage.answers.set()
+    deadline = time.monotonic() + 10
+    while writer.missing and time.monotonic() < deadline:
+        writer.flush()
+        time.sleep(0.01)
+    study = optuna.load_study(study_name="step", storage=storage)
+    assert [t.params for t in study.trials] == [t.params for t in trials]
+
+
 def test_a_locked_database_is_waited_for_in_the_background(tmp_path: Path) -> None:
     import sqlite3
 
@@ -306,6 +379,7 @@ def test_a_run_whose_storage_fails_ends_as_one_without(
         result = run(name="run", storage=fragile, run_folder=tmp_path / "run")
     assert dict(result.allocation) == dict(expected.allocation)
     assert caplog.text.count("The storage fails") == 1
-    evaluations = sum(step.evaluations for step in result.history.steps)
-    assert f"{evaluations} trials are not in the storage" in caplog.text
+    trials = sum(step.evaluations for step in result.history.steps) + 3  # pretraining and two rounds
+    assert f"{trials} trials are not in the storage" in caplog.text
+    assert "3 of 'run', 12 of 'run/round-01/step-01'" in caplog.text
     assert "unwritten.journal" in caplog.text

@@ -1,0 +1,72 @@
+"""Faults of the process: killed, interrupted, started twice."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from tests.core.faults.runs import Course, RunProcess
+
+OFTEN = 12
+
+
+def kill(course: Course) -> None:
+    """SIGKILL at a random moment of the run."""
+    for folder in course.folders():
+        process = RunProcess(folder)
+        course.moment(process)
+        _saw_moment(course, process)
+        process.end()
+        course.judge(folder, RunProcess(folder).wait())
+
+
+def kill_again_and_again(course: Course) -> None:
+    """SIGKILL at random moments of the run and of its resumptions, until it gets through."""
+    for folder in course.folders():
+        for _ in range(OFTEN):
+            process = RunProcess(folder)
+            time.sleep(float(course.rng.uniform(0.1, 0.6)) * course.expected.seconds)
+            if not process.runs:
+                break
+            course.saw("kills")
+            process.end()
+        course.judge(folder, RunProcess(folder).wait())
+
+
+def interrupt(course: Course) -> None:
+    """Ctrl-C at a random moment of the run."""
+    for folder in course.folders():
+        process = RunProcess(folder)
+        course.moment(process)
+        _saw_moment(course, process)
+        process.end(signal.SIGINT)
+        course.judge(folder, RunProcess(folder).wait())
+
+
+def start_twice(course: Course) -> None:
+    """A second process on the folder of one that works: it says so, and the first goes on."""
+    for folder in course.folders():
+        first = RunProcess(folder)
+        first.wait_for_lines(1 + int(course.rng.integers(15)))
+        first.send(signal.SIGSTOP)  # it would have ended before the other one has begun
+        second = RunProcess(folder).wait()
+        first.send(signal.SIGCONT)
+        if "is in use by another run" not in second.error:
+            course.note([f"the second one: {second}"])
+            continue
+        course.saw("refused")
+        course.judge(folder, first.wait())
+
+
+def _saw_moment(course: Course, process: RunProcess) -> None:
+    config, history = process.folder / "config.json", process.folder / "history.jsonl"
+    if (process.folder / "summary.json").exists():
+        course.saw("at the end")
+    elif not config.exists():
+        course.saw("before its beginning")
+    else:
+        units = ("epoch", "generation", "step", "round", "calibration")
+        text = history.read_text() if history.exists() else ""
+        last = text.rsplit("\n", 2)[-2] if text.count("\n") > 1 else ""
+        kind = next((unit for unit in units if f'"kind":"{unit}"' in last), "calibration")
+        course.saw(f"after a {kind} record" if last else "in its calibration")
