@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -56,10 +57,17 @@ class RunProcess:
         place: URL of the storage.
         impatient: Whether a storage that fails or hangs is given up after moments.
         obedient: Whether it gives up the right of root to write where permissions say no.
+        tracking: URL of an MLflow server that is told of the run, in an experiment named as the folder.
     """
 
     def __init__(
-        self, folder: Path, place: str | None = None, *, impatient: bool = False, obedient: bool = False
+        self,
+        folder: Path,
+        place: str | None = None,
+        *,
+        impatient: bool = False,
+        obedient: bool = False,
+        tracking: str | None = None,
     ) -> None:
         self.folder = folder / "run"
         self._outcome = folder.parent / f"{folder.name}.{next(_numbers)}.outcome.json"
@@ -69,6 +77,7 @@ class RunProcess:
             "outcome": str(self._outcome),
             "impatient": impatient,
             "obedient": obedient,
+            "tracking": tracking,
         }
         self._process = _context().Process(target=_work, args=(order,))
         self._process.start()
@@ -132,13 +141,32 @@ def _work(order: dict[str, Any]) -> None:
         defaults: Any = trial_writer.TrialWriter.__init__.__kwdefaults__
         defaults.update(patience=1.0, longest_write=2.0)
     try:
-        result = run(run_folder=order["folder"], resume=True, storage=order["place"], name="run")
+        with _tracking(order) as callbacks:
+            result = run(
+                run_folder=order["folder"],
+                resume=True,
+                storage=order["place"],
+                name="run",
+                callbacks=callbacks,
+            )
     except BaseException as error:
         outcome: dict[str, Any] = {"error": f"{type(error).__name__}: {error}"}
     else:
         digest = hashlib.sha256(repr(comparable(result)).encode()).hexdigest()
         outcome = {"allocation": dict(result.allocation), "digest": digest}
     Path(order["outcome"]).write_text(json.dumps(outcome))
+
+
+@contextmanager
+def _tracking(order: dict[str, Any]) -> Iterator[list[Any]]:
+    if order["tracking"] is None:
+        yield []
+        return
+    from gfb_integrations.mlflow import MlflowTracking
+
+    experiment = Path(order["folder"]).parent.name
+    with MlflowTracking(order["tracking"], experiment=experiment, timeout_s=60) as tracking:
+        yield [tracking]
 
 
 @dataclass(frozen=True)

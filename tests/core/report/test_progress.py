@@ -13,8 +13,9 @@ from rich.console import Console
 
 import gfb_brevitas as gfb
 from gfb_brevitas.report import TerminalProgress
-from gfb_brevitas.search import GenerationRecord
-from tests.core.search.small_problem import SEARCH, Recorder, run
+from gfb_brevitas.report.time_left import TimeLeft, clock
+from gfb_brevitas.search import EpochRecord, GenerationRecord, History, StartRecord
+from tests.core.search.small_problem import SEARCH, run
 
 QUICK = replace(SEARCH, steps_per_round=1)
 
@@ -44,9 +45,10 @@ def test_without_a_terminal_there_is_one_line_for_each_round() -> None:
     assert len(lines) == len(result.history.rounds) == 2
     for line, record in zip(lines, result.history.rounds, strict=True):
         fullest = max(record.costs, key=lambda row: row["use"])
-        assert line == (
-            f"uniform 2: round {record.round}, validation {record.metric:.4f}, "
-            f"fullest budget: {fullest['name']} {fullest['use']:.1%}"
+        assert re.fullmatch(
+            rf"uniform 2: round {record.round}/2, validation {record.metric:.4f}, "
+            rf"{fullest['name']} at {fullest['use']:.1%}" + (r", 0:\d\d left" if record.round == 1 else ""),
+            line,
         )
         assert len(line) < 80
 
@@ -55,50 +57,53 @@ def test_without_budgets_none_is_named() -> None:
     console, stream = console_of(terminal=False)
     result = run_with(TerminalProgress(console=console), budgets=[])
     assert (
-        stream.getvalue().splitlines()[0]
-        == f"search: round 1, validation {result.history.rounds[0].metric:.4f}"
+        stream.getvalue().splitlines()[1]
+        == f"search: round 2/2, validation {result.history.rounds[1].metric:.4f}"
     )
 
 
 def test_names_are_no_markup() -> None:
     console, stream = console_of(terminal=True)
     run_with(TerminalProgress("[red]run[/]", console))
-    assert "[red]run[/]: round 2, " in stream.getvalue()
+    assert "[red]run[/]: round 2/2, " in stream.getvalue()
 
 
 class Drawn(TerminalProgress):
     """Draws after every change instead of some times a second."""
 
-    def _note(self, text: str) -> None:
-        super()._note(text)
+    def _show(self, note: str) -> None:
+        super()._show(note)
         assert self._progress is not None
         self._progress.refresh()
 
 
-def test_in_a_terminal_a_bar_shows_candidates_and_epochs_on_one_line() -> None:
+def test_in_a_terminal_one_line_shows_round_step_candidates_epochs_and_the_time_left() -> None:
     console, stream = console_of(terminal=True)
-    recorder = Recorder()
-    result = run(search=QUICK, callbacks=[recorder, Drawn("uniform 2", console)])
+    result = run(search=QUICK, callbacks=[Drawn("search", console)])
     shown = without_control(stream.getvalue())
-    assert all(line.startswith("uniform 2") and len(line) <= 80 for line in shown)
+    assert all(line.startswith("search") and len(line) <= 80 for line in shown)
+    assert any("search, pretraining" in line for line in shown)
+    best: dict[int, float] = {}
     for generation in result.history.generations:
-        loss = f"loss {generation.best_feasible_loss:.4f}" if generation.feasible else "none feasible"
-        pattern = rf"{generation.evaluations} candidates, \d+/s, {re.escape(loss)}"
+        if generation.feasible:
+            best[generation.round] = min(best.get(generation.round, math.inf), generation.best_feasible_loss)
+        found = f"best {best[generation.round]:.4f}" if generation.round in best else "none feasible"
+        pattern = rf"search, round {generation.round}/2 .* 0:\d\d left step 1/1: {re.escape(found)}, \d+/s"
         assert any(re.search(pattern, line) for line in shown), pattern
     for epoch in result.history.epochs:
-        note = f"epoch {epoch.epoch}, loss {epoch.train_loss:.4f}, validation {epoch.metric:.4f}"
+        note = f"epoch {epoch.epoch}/5: loss {epoch.train_loss:.4f}, validation {epoch.metric:.4f}"
         assert any(note in line for line in shown), note
-    units = len(result.history.epochs) + len(result.history.steps)
-    assert any(f"{units}/{units}" in line for line in shown)
-    assert len([line for line in shown if "fullest budget" in line]) == 2
+    assert len([line for line in shown if "search: round" in line]) == 2
 
 
 def test_a_baseline_counts_its_epochs_only() -> None:
     console, stream = console_of(terminal=True)
     allocation = dict.fromkeys(("0.weight_quant", "2.act_quant", "4.weight_quant"), 4)
     result = run_with(Drawn("uniform 4", console), allocation=allocation)
-    epochs = len(result.history.epochs)
-    assert any(f"{epochs}/{epochs}" in line for line in without_control(stream.getvalue()))
+    shown = without_control(stream.getvalue())
+    assert any(f"epoch {len(result.history.epochs)}/5:" in line for line in shown)
+    assert any("0:00 left epoch 5/5" in line for line in shown)
+    assert not any("step" in line for line in shown)
 
 
 def test_a_resumed_run_says_so_and_goes_on_counting(tmp_path: Any) -> None:
@@ -121,7 +126,8 @@ def test_a_resumed_run_says_so_and_goes_on_counting(tmp_path: Any) -> None:
     run(search=QUICK, run_folder=tmp_path, resume=True, callbacks=[Drawn("search", console)])
     shown = without_control(stream.getvalue())
     assert "search: resumed after 2 epochs" in [line.strip("\x00 ") for line in shown]
-    assert any("4/7" in line for line in shown) and not any("2/7" in line for line in shown)
+    assert any("epoch 3/5" in line for line in shown) and not any("epoch 2/5" in line for line in shown)
+    assert any("step 1/1: best" in line for line in shown)
 
 
 def generation(number: int, seconds: float, **changes: Any) -> GenerationRecord:
@@ -133,6 +139,7 @@ def generation(number: int, seconds: float, **changes: Any) -> GenerationRecord:
         "evaluations": 10 * number,
         "best_value": 1.0,
         "mean_value": 1.0,
+        "median_value": 1.0,
         "best_feasible_loss": 1.0,
         "feasible": 1,
         "non_finite": 0,
@@ -141,22 +148,54 @@ def generation(number: int, seconds: float, **changes: Any) -> GenerationRecord:
     return GenerationRecord(**{**values, **changes})
 
 
-def test_the_rate_is_that_of_the_step_from_its_first_generation_on() -> None:
+def test_the_best_and_the_rate_are_those_of_the_step() -> None:
     notes: list[str] = []
 
     class Noted(TerminalProgress):
-        def _note(self, text: str) -> None:
-            notes.append(text)
+        def _show(self, note: str) -> None:
+            notes.append(note)
 
-    progress = Noted()
+    progress = Noted(console=console_of(terminal=False)[0])
+    configuration = {"search": {"rounds": 1, "steps_per_round": 2}}
+    progress.on_start(
+        StartRecord(configuration=configuration, run_folder=None, resumed=False, history=History())
+    )
     for record in (
-        generation(1, 2.0),
-        generation(2, 3.0, feasible=0, best_feasible_loss=math.nan),
-        generation(1, 0.5),
+        generation(1, 2.0, feasible=0, best_feasible_loss=math.nan),
+        generation(2, 3.0, best_feasible_loss=1.0),
+        generation(3, 5.0, best_feasible_loss=2.0),
+        generation(1, 0.5, step=2, best_feasible_loss=1.5),
     ):
         progress.on_generation(record)
+    progress.close()
     assert notes == [
-        "10 candidates, 5/s, loss 1.0000",
-        "20 candidates, 4/s, none feasible",
-        "10 candidates, 20/s, loss 1.0000",
+        "step 1/2: none feasible, 5/s, 10 candidates",
+        "step 1/2: best 1.0000, 4/s, 20 candidates",
+        "step 1/2: best 1.0000, 3/s, 30 candidates",
+        "step 2/2: best 1.5000, 20/s, 10 candidates",
     ]
+
+
+def epoch(number: int, seconds: float) -> EpochRecord:
+    numbers: Any = {"train_loss": 1.0, "learning_rate": 0.1, "metric": 0.5}
+    return EpochRecord(seconds=seconds, epoch=number, round=1, feasible=True, best=True, **numbers)
+
+
+def test_the_time_left_is_what_epochs_and_steps_took_so_far() -> None:
+    search = {"rounds": 2, "steps_per_round": 1, "epochs_per_round": 2, "evaluations_per_step": 40}
+    left = TimeLeft({"search": search}, History())
+    assert left.seconds_left is None and clock(left.seconds_left) == "-:--"
+    left.add(generation(1, 1.0))  # a quarter of the step in a second: 3 s to go, 4 s of the other step
+    assert left.seconds_left == pytest.approx(7.0)
+    left.add(generation(2, 3.0))  # half of it in 4 s
+    assert left.seconds_left == pytest.approx(12.0)
+    left = TimeLeft({"search": search}, History((epoch(1, 4.0),)))  # resumed
+    left.add(epoch(2, 6.0))
+    assert left.seconds_left == pytest.approx(10.0)
+    assert (left.epochs, left.steps, left.done) == (4, 2, 2)
+
+
+def test_an_allocation_that_was_given_has_no_steps_to_wait_for() -> None:
+    search = {"rounds": 2, "steps_per_round": 3, "epochs_per_round": 2}
+    left = TimeLeft({"search": search, "allocation": {"conv": 2}}, History((epoch(1, 4.0),)))
+    assert left.steps == 0 and left.seconds_left == pytest.approx(12.0)

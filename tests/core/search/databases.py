@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 POSTGRESQL_BINARIES = "/usr/lib/postgresql/*/bin"
 
 
-Studies = dict[str, list[tuple[int, dict[str, Any], list[float] | None, dict[str, Any], dict[str, Any]]]]
+Studies = dict[str, list[tuple[Any, ...]]]
 
 
 class NoPostgresql(Exception):  # noqa: N818 - says why
@@ -49,7 +49,7 @@ def everything_but_times(place: str) -> Studies:
     names = optuna.get_all_study_names(storage)
     return {
         name: [
-            (t.number, t.params, t.values, t.user_attrs, t.constraints)
+            (t.number, t.state, t.params, t.values, t.intermediate_values, t.user_attrs, t.constraints)
             for t in optuna.load_study(study_name=name, storage=storage).trials
         ]
         for name in names

@@ -91,10 +91,6 @@ def test_the_formulas_give_finns_numbers(
 def test_what_cannot_be_estimated(finn: FinnProcess, small_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="no file"):
         estimate(tmp_path / "none.onnx", board="Pynq-Z1", process=finn)
-    broken = tmp_path / "broken.onnx"
-    broken.write_bytes(b"not a model")
-    with pytest.raises(FinnBuildError, match="'reading'"):
-        estimate(broken, board="Pynq-Z1", process=finn)
     with pytest.raises(FinnBuildError, match="There are: .*Pynq-Z1"):
         estimate(small_model, board="Arty", process=finn)
     for setting in ({"fps": 0}, {"clock_mhz": float("nan")}):
@@ -186,12 +182,6 @@ def test_without_finn_the_command_that_installs_it_is_told(
     managed.parent.mkdir(parents=True)
     managed.touch()
     assert finn_python() == managed
-    assert install_finn() == managed
-
-
-def test_an_interpreter_without_finn_is_an_error_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FinnError, match="No module named 'finn"):
-        FinnProcess(Path(sys.executable))
 
 
 def test_an_environment_is_not_made_over_something_else(tmp_path: Path) -> None:

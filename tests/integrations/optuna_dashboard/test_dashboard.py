@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
@@ -63,6 +64,10 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
                 storage=url, run_folder=folder / "digits", search=config, callbacks=[notes, found]
             )
             (folder / "digits" / "model.qonnx.onnx").write_bytes(b"not looked at")
+        deadline = time.monotonic() + 30.0  # the dashboard reads trials every two seconds
+        while server.study("digits")["trials"][-1]["state"] != "Complete":
+            assert time.monotonic() < deadline, "the last round is not in the storage"
+            time.sleep(0.2)
         yield found
 
 

@@ -1,0 +1,209 @@
+"""The report of real runs, read as a file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from gfb_brevitas import RecordedRun
+from gfb_brevitas.errors import CheckpointError, MissingExtraError
+from gfb_integrations.report import write_report
+from tests.integrations.recorded_runs import HOSTILE, KINDS
+
+Folder = Callable[[str], Path]
+
+
+class Parsed(HTMLParser):
+    """Elements and visible text of a page."""
+
+    VOID = frozenset({"meta", "link", "img", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.scripts: list[str] = []
+        self.cells: list[str] = []
+        self.headings: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "script":
+            self.scripts.append("")
+        if tag in ("td", "th"):
+            self.cells.append("")
+        if tag in ("h1", "h2", "h3"):
+            self.headings.append(f"{tag} ")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "script" in self.open:
+            self.scripts[-1] += data
+            return
+        if "style" not in self.open:
+            self.text += data
+        if self.open and self.open[-1] in ("td", "th"):
+            self.cells[-1] += data
+        if self.open and self.open[-1] in ("h1", "h2", "h3"):
+            self.headings[-1] += data
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture
+def written(run_folder: Folder, tmp_path: Path) -> Callable[[str], Parsed]:
+    def parsed(kind: str) -> Parsed:
+        path = write_report(run_folder(kind), tmp_path / "report.html")
+        text = path.read_text(encoding="utf-8")
+        assert len(text) < 3_000_000
+        return Parsed(text)
+
+    return parsed
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_report_is_one_well_formed_file(written: Callable[[str], Parsed], kind: str) -> None:
+    page = written(kind)
+    assert page.open == []
+    linked = [a["href"] or "" for tag in ("a", "link") for a in page.of(tag)]
+    assert all(link.startswith(("#", "data:", "./", "../")) for link in linked)
+    assert not page.of("img") and not [script for script in page.of("script") if "src" in script]
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for link in linked if link.startswith("#")} <= set(ids)
+
+
+def test_it_tells_what_was_asked_and_what_came_out(
+    written: Callable[[str], Parsed], run_folder: Folder
+) -> None:
+    page, run = written("ended"), RecordedRun.load(run_folder("ended"))
+    assert run.allocation is not None and run.summary is not None
+    for heading in (
+        "h1 ended",
+        "h2 What came out",
+        "h2 What was asked",
+        "h2 Comparison with uniform widths",
+        "h2 Bits per layer",
+        "h2 Everything that was evaluated",
+        "h2 Convergence of the search",
+        "h2 Training and search in turn",
+        "h2 Clipping values",
+        "h2 Which layers are sensitive",
+        "h2 Costs per layer",
+        "h2 Export",
+        "h2 Settings and versions",
+        "h2 Files",
+    ):
+        assert heading in page.headings
+    for sentence in (
+        "Both budgets are kept",
+        "Test accuracy is 2.00 points above uniform 4 with 17% fewer weight bits.",
+        "0.9 × the cost at uniform 4 bits",
+        "4 quantizers in the space: 2 of weights and 2 of activations.",
+        "2 rounds of 2 gradient-free steps (24 evaluations each, method surrogate) and 2 epochs, after 1 epoch",
+        "The exported file gives the same class as PyTorch for every sample.",
+        f"run {run.run_id}",
+        f"{run.summary['metric']:.4g}",
+    ):
+        assert sentence in " ".join(page.text.split()), sentence
+    for name, bits in run.allocation.items():
+        assert [name, str(bits)] in [[a, c] for a, _, c in zip(page.cells, page.cells[1:], page.cells[2:])]
+
+
+def test_every_chart_has_a_text_and_a_table(written: Callable[[str], Parsed]) -> None:
+    page = written("ended")
+    charts = [a for a in page.of("div") if a.get("class") == "chart"]
+    assert len(charts) == len(page.of("details")) - 3 == 8  # contents and two tables of settings
+    texts = {a["id"] for a in page.of("figcaption")}
+    for chart in charts:
+        assert chart["role"] == "img" and chart["aria-label"] and chart["aria-describedby"] in texts
+    assert page.of("html") == [{"lang": "en"}]
+    figures = [json.loads(script) for script in page.scripts if script.startswith('{"data"')]
+    assert len(figures) == 8 and all(figure["data"] for figure in figures)
+
+
+def test_a_run_under_way_says_so(written: Callable[[str], Parsed], run_folder: Folder) -> None:
+    text = " ".join(written("under_way").text.split())
+    assert "This run has not ended: 1 of 2 rounds, 3 of 5 epochs and 2 gradient-free steps so far." in text
+    assert "Clipping values are written when the run has ended." in text
+    assert not (run_folder("under_way") / "summary.json").exists()
+
+
+def test_what_a_run_did_without_is_said(written: Callable[[str], Parsed]) -> None:
+    text = written("without_budgets").text
+    assert "No budget was given" in text and "No uniform widths were trained" in text
+    text = " ".join(written("given").text.split())
+    assert "5 epochs at an allocation that was given: nothing was searched." in text
+    assert "No candidate was evaluated." in text
+
+
+def test_names_stay_text(written: Callable[[str], Parsed]) -> None:
+    page = written("hostile")
+    assert not page.of("img") and not page.of("b")
+    assert f"{HOSTILE}.weight_quant" in page.cells
+    for script in page.scripts:
+        assert "</script" not in script and "<img" not in script
+
+
+def test_links_lead_from_the_page_to_the_files(run_folder: Folder, tmp_path: Path) -> None:
+    folder = tmp_path / "a run #1 & more?"
+    shutil.copytree(run_folder("single"), folder)
+    (folder / "model.onnx").write_bytes(b"0" * 2_500_000)
+    for place in (folder / "report.html", tmp_path / "pages" / "deeper" / "page.html"):
+        page = Parsed(write_report(folder, place).read_text(encoding="utf-8"))
+        names = ("allocation.json", "model.onnx", "checkpoints/best.pt", "generations")
+        links = {a["href"] for a in page.of("a")}
+        for name in names:
+            (link,) = [link for link in links if link and link.endswith(name)]
+            assert (place.parent / unquote(link)).resolve() == (folder / name).resolve()
+        assert "exported model, 2.5 MB" in page.text
+
+
+def test_nothing_but_the_report_changes(run_folder: Folder, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder("single"), folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    write_report(folder)
+    write_report(folder)
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert after.keys() - before.keys() == {folder / "report.html"}
+    assert {path: after[path] for path in before} == before
+
+
+def test_a_folder_without_a_run_and_a_damaged_one_are_refused(run_folder: Folder, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no run"):
+        write_report(tmp_path)
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder("single"), folder)
+    (folder / "summary.json").write_text('{"format"')
+    with pytest.raises(CheckpointError, match=r"summary\.json' is damaged"):
+        write_report(folder)
+    assert not (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize("package", ["plotly", "jinja2"])
+def test_a_missing_package_is_named_with_the_command(
+    run_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    command = r"Install it with: pip install 'gfb-brevitas\[report\]'$"
+    with pytest.raises(
+        MissingExtraError, match=f"^Writing a report needs the package '{package}'.*{command}"
+    ):
+        write_report(run_folder("single"), tmp_path / "report.html")
+    assert not list(tmp_path.iterdir())
