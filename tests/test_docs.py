@@ -1,37 +1,255 @@
-"""Every Python block of the documentation runs, in the order of its file."""
+"""The documentation does what it says: its blocks run, its messages exist, its site builds, its links lead somewhere.
+
+Blocks of a page run in its order. A Python block with a title, ``python title="name.py"``, is a file of the page;
+the others share one namespace. YAML blocks are configurations, or parts of them. Shell blocks run where
+``<!-- run -->`` stands in front of them: their lines that begin with ``gfb``.
+"""
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import os
 import re
+import shlex
+import subprocess
+import sys
 import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
+import yaml
+from typer.testing import CliRunner
+
+from gfb_brevitas.cli import app
+from gfb_brevitas.configuration import ConfiguredRun, read_document
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["README.md", "docs/guide.md", "docs/method.md", "docs/finn.md", "docs/training.md"]
-NEEDS_FINN = "<!-- needs FINN -->\n\n"
+DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
+NEEDS_FINN = "needs FINN"
+PART_OF_A_CONFIGURATION = {
+    "model": "network:make",
+    "loss": "cross_entropy",
+    "train_batches": "network:train",
+    "run_folder": "runs/part",
+}
 
 
-def python_blocks(text: str) -> list[str]:
-    if not os.environ.get("GFB_FINN_PYTHON"):
-        text = re.sub(f"{NEEDS_FINN}```python\n.*?```", "", text, flags=re.DOTALL)
-    blocks = re.findall(r"^([ ]*)```python\n(.*?)^[ ]*```", text, flags=re.DOTALL | re.MULTILINE)
-    return [textwrap.dedent(block) for _, block in blocks]
+@dataclass(frozen=True)
+class Block:
+    """A block of code, and what the page says about it."""
+
+    language: str
+    title: str | None
+    mark: str | None
+    code: str
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_python_blocks_run(document, tmp_path, monkeypatch):
+def blocks_of(document: str) -> list[Block]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    found = re.finditer(
+        r"(?:^<!-- (?P<mark>[^\n]+?) -->\n\n)?"
+        r"^(?P<indent> *)```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<code>.*?)^(?P=indent)```$",
+        text,
+        flags=re.DOTALL | re.MULTILINE,
+    )
+    return [Block(m["language"], m["title"], m["mark"], textwrap.dedent(m["code"])) for m in found]
+
+
+WITH_BLOCKS = [page for page in ("README.md", *DOCS) if blocks_of(page)]
+
+
+@pytest.fixture
+def folder_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder, the current one, whose modules are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])  # as for a program in the folder
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("document", WITH_BLOCKS)
+def test_blocks_run(document: str, folder_of_the_page: Path) -> None:
     names: dict[str, object] = {"__name__": document}
-    blocks = python_blocks((ROOT / document).read_text(encoding="utf-8"))
-    for number, block in enumerate(blocks, start=1):
-        exec(compile(block, f"{document}, block {number}", "exec"), names)
+    for number, block in enumerate(blocks_of(document), start=1):
+        place = f"{document}, block {number}"
+        if block.mark == NEEDS_FINN and not os.environ.get("GFB_FINN_PYTHON"):
+            continue
+        if block.title is not None:
+            (folder_of_the_page / block.title).write_text(block.code, encoding="utf-8")
+        elif block.language == "python":
+            exec(compile(block.code, place, "exec"), names)
+        if block.language == "yaml":
+            check_configuration(block, folder_of_the_page)
+        if block.language == "sh" and block.mark == "run":
+            run_commands(block.code, place)
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, "CONTRIBUTING.md", "docs/results.md"])
-def test_links_lead_somewhere(document):
+def check_configuration(block: Block, folder: Path) -> None:
+    path = folder / (block.title or "part.yaml")
+    path.write_text(block.code, encoding="utf-8")
+    document = read_document(path)
+    if block.title is None:
+        document = replace(document, content={**PART_OF_A_CONFIGURATION, **document.content})
+    ConfiguredRun.of(document)
+
+
+def run_commands(code: str, place: str) -> None:
+    lines = code.replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("gfb ")]
+    assert commands, f"{place} has no command to run"
+    for command in commands:
+        result = CliRunner(env={"COLUMNS": "100"}).invoke(app, command[1:])
+        assert result.exit_code == 0, f"{place}: {shlex.join(command)}\n{result.output}"
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", *DOCS])
+def test_links_lead_somewhere(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", text):
-        assert ((ROOT / document).parent / target).exists(), f"{document} links to {target}"
+        if "reference/" not in target:  # pages that are made from docstrings; see the tests of the site
+            assert ((ROOT / document).parent / target).exists(), f"{document} links to {target}"
+
+
+# --- messages ----------------------------------------------------------------------------------
+
+
+def texts_of_the_sources() -> str:
+    """All strings of both packages, with … in place of values."""
+    texts = []
+    for package in ("gfb_brevitas", "integrations/gfb_integrations"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    parts = (p.value if isinstance(p, ast.Constant) else "…" for p in node.values)
+                    texts.append("".join(map(str, parts)))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    texts.append(re.sub(r"%[sdgr]", "…", node.value))
+                elif isinstance(node, ast.ClassDef):
+                    texts.append(node.name)
+    return "\n".join(texts)
+
+
+def messages_of(document: str) -> list[str]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    tables = re.findall(r"^\| message[^\n]*\n\|[-| ]+\n((?:\|.*\n)+)", text, flags=re.MULTILINE)
+    rows = (row for table in tables for row in table.splitlines())
+    return [re.split(r"(?<!`)`{1,3}(?!`)", row, maxsplit=2)[1].strip() for row in rows]
+
+
+WITH_MESSAGES = [page for page in DOCS if messages_of(page)]
+
+
+@pytest.mark.parametrize("document", WITH_MESSAGES)
+def test_messages_are_those_of_the_sources(document: str) -> None:
+    known = texts_of_the_sources()
+    for message in messages_of(document):
+        for piece in re.split(r"…|\.\.\.|\bNAME\b|'first'", message):
+            assert piece.strip(" .:`'") in known, f"{document} explains {message!r}, which nothing says"
+
+
+# --- the site ----------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """Addresses and anchors of a page, and what it loads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.loaded: list[str] = []
+        self.anchors: set[str] = {""}
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        self.anchors |= {given[name] for name in ("id", "name") if name in given}
+        if tag == "a" and "href" in given:
+            self.links.append(given["href"])
+        loads = tag in ("script", "img", "source", "iframe") or given.get("rel") in (
+            "stylesheet",
+            "preconnect",
+        )
+        if loads:
+            self.loaded += [given[name] for name in ("src", "href") if name in given]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built strictly: a warning is an error."""
+    pytest.importorskip("mkdocs")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WARNING" not in done.stderr
+    return folder
+
+
+def test_links_of_the_site_resolve(site: Path) -> None:
+    pages = {path: Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
+    assert len(pages) > 30
+    for path, page in pages.items():
+        if path.name == "404.html":
+            continue
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            target = target / "index.html" if target.is_dir() else target
+            assert target.is_file(), f"{path.relative_to(site)} links to {link}"
+            if target in pages:
+                assert unquote(parts.fragment) in pages[target].anchors, f"{path.relative_to(site)}: {link}"
+
+
+def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
+    for path in site.rglob("*.html"):
+        page = Page(path.read_text(encoding="utf-8"))
+        assert page.loaded
+        assert not [address for address in page.loaded if urlsplit(address).netloc]
+    for path in (site / "assets").rglob("*.css"):
+        assert "url(http" not in path.read_text(encoding="utf-8")
+
+
+def test_no_role_of_restructured_text_is_left(site: Path) -> None:
+    for path in site.rglob("*.html"):
+        assert not re.search(r":(?:class|func|meth|mod|attr):", path.read_text(encoding="utf-8")), path.name
+
+
+def test_every_public_package_has_a_page(site: Path) -> None:
+    specification = importlib.util.spec_from_file_location("reference_hook", ROOT / "docs/hooks/reference.py")
+    assert specification is not None and specification.loader is not None
+    hook = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(hook)
+    for root in ("gfb_brevitas", "integrations/gfb_integrations"):
+        for path in (ROOT / root).glob("*/__init__.py"):
+            if "__all__" in path.read_text(encoding="utf-8"):
+                package = ".".join(path.parent.relative_to(ROOT).parts).removeprefix("integrations.")
+                assert package in hook.PACKAGES or package in hook.INTERNAL, package
+    for package in hook.PACKAGES:
+        text = (site / "reference" / f"{package}.html").read_text(encoding="utf-8")
+        for name in hook.public_names(package):
+            assert f"{package}.{name}" in text, f"{package}.{name} has no docstring"
+
+
+def test_the_page_of_the_command_knows_every_setting(site: Path) -> None:
+    from gfb_brevitas.configuration import RunConfiguration
+
+    text = (site / "cli.html").read_text(encoding="utf-8")
+    assert all(f"<code>{name}</code>" in text for name in RunConfiguration.model_fields)
+    assert all(f"gfb {name}" in text for name in ("run", "resume", "inspect", "finn check", "mlflow deliver"))
+
+
+def test_the_site_is_configured_in_plain_yaml() -> None:
+    assert yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["strict"] is True

@@ -46,7 +46,10 @@ class TerminalProgress(Callback):
         if record.resumed:
             self._print(f"{self._title}: resumed after {len(record.history.epochs)} epochs")
         self._left = TimeLeft(record.configuration, record.history)
-        self._round = max((r.round for r in (*record.history.epochs, *record.history.steps)), default=0)
+        rounds = [epoch.round for epoch in record.history.epochs] + [
+            step.round for step in record.history.steps
+        ]
+        self._round = max(rounds, default=0)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=8),
@@ -118,8 +121,11 @@ class TerminalProgress(Callback):
             self._left.add(record)
 
     def _where(self) -> str:
-        rounds = 0 if self._left is None else self._left.rounds
-        return f"{self._title}, round {self._round}/{rounds}" if self._round else f"{self._title}, pretraining"
+        if self._left is None:
+            return self._title
+        if self._round == 0 and self._left.pretrain_epochs:
+            return f"{self._title}, pretraining"
+        return f"{self._title}, round {max(1, self._round)}/{self._left.rounds}"
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -24,7 +24,8 @@ class TimeLeft:
         searched = configuration.get("allocation") is None
         self.rounds = int(search.get("rounds", 0))
         self.steps_per_round = int(search.get("steps_per_round", 0)) if searched else 0
-        self.epochs = int(search.get("pretrain_epochs", 0)) + self.rounds * int(search.get("epochs_per_round", 0))
+        self.pretrain_epochs = int(search.get("pretrain_epochs", 0))
+        self.epochs = self.pretrain_epochs + self.rounds * int(search.get("epochs_per_round", 0))
         self._evaluations_per_step = int(search.get("evaluations_per_step", 0))
         self._epoch_seconds = [record.seconds for record in history.epochs]
         self._step_seconds = [record.seconds for record in history.steps]
