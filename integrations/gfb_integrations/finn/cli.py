@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -12,8 +12,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from torch import nn
 
 from gfb_brevitas.cli.models import model_and_inputs
+from gfb_brevitas.configuration.references import call
 from gfb_brevitas.errors import ConfigurationError, GfbError
 from gfb_integrations.finn import (
     CheckReport,
@@ -24,7 +26,8 @@ from gfb_integrations.finn import (
     install_finn,
     verify,
 )
-from gfb_integrations.finn.formulas import price
+from gfb_integrations.finn.estimate import FinnNode
+from gfb_integrations.finn.formulas import Price, price
 from gfb_integrations.finn.samples import read_samples
 
 app = typer.Typer(
@@ -84,7 +87,9 @@ def estimate_command(
             Console(stderr=True).print(
                 f"WARNING: {found.warning}", markup=False, highlight=False, soft_wrap=True
             )
-        typer.echo(json.dumps(found.to_dict(), indent=2))
+        ours = [_price(node, found.part) for node in found.nodes]
+        formulas = [None if p is None else asdict(p) for p in ours]
+        typer.echo(json.dumps({**found.to_dict(), "formulas": formulas}, indent=2))
     else:
         if found.warning:
             Console().print(f"[bold red]WARNING: {escape(found.warning)}[/]", highlight=False, soft_wrap=True)
@@ -101,16 +106,28 @@ def verify_command(
             help="Arrays `inputs` and, to compare with the model itself, `outputs`; first axis samples.",
         ),
     ],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="MODULE:FUNCTION",
+            help="Function without arguments that returns the model that was exported (alone or with "
+            "example inputs), to compare with.",
+        ),
+    ] = None,
     board: Board = "Pynq-Z1",
     standalone_thresholds: Standalone = False,
     as_json: AsJson = False,
 ) -> None:
-    """Execute the graph after every stage of FINN's flow and compare; ends with 1 where integers differ."""
-    found = _or_exit(lambda: _verify(model, samples, board, standalone_thresholds))
+    """Execute the graph after every stage of FINN's flow; ends with 1 where integers differ.
+
+    Compared with the outputs in SAMPLES.NPZ or those of --model; without both, with the file.
+    """
+    found, expected = _or_exit(lambda: _verify(model, samples, against, board, standalone_thresholds))
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), indent=2))
+        typer.echo(json.dumps({**found.to_dict(), "compared_with": expected}, indent=2))
     else:
-        Console().print(_verification_table(found))
+        Console().print(_verification_table(found, expected))
     if not found.exact:
         raise typer.Exit(1)
 
@@ -124,10 +141,11 @@ def check_command(
             help="Function without arguments that returns a Brevitas model and example inputs of one batch.",
         ),
     ],
+    standalone_thresholds: Standalone = False,
     as_json: AsJson = False,
 ) -> None:
     """Say which layers FINN does not build, why, and what to change; ends with 1 where there are some."""
-    report = _or_exit(lambda: _check(factory))
+    report = _or_exit(lambda: _check(factory, standalone_thresholds))
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in report.findings], indent=2))
     else:
@@ -136,8 +154,8 @@ def check_command(
         raise typer.Exit(1)
 
 
-def _check(factory: str) -> CheckReport:
-    return check(*model_and_inputs(factory))
+def _check(factory: str, standalone_thresholds: bool) -> CheckReport:
+    return check(*model_and_inputs(factory), standalone_thresholds=standalone_thresholds)
 
 
 def _check_table(report: CheckReport) -> Table:
@@ -149,15 +167,30 @@ def _check_table(report: CheckReport) -> Table:
     return table
 
 
-def _verify(model: Path, samples: Path, board: str, standalone_thresholds: bool) -> FinnVerification:
+def _verify(
+    path: Path, samples: Path, factory: str | None, board: str, standalone_thresholds: bool
+) -> tuple[FinnVerification, str]:
+    """The comparison, and with what."""
     inputs, outputs = read_samples(samples)
-    return verify(
-        model,
+    model = None if factory is None else _model_of(factory)
+    found = verify(
+        path,
         inputs,
+        model=model,
         outputs=outputs,
         board=board,
         standalone_thresholds=standalone_thresholds,
     )
+    given = "the file" if outputs is None else "the outputs given"
+    return found, given if model is None else "PyTorch"
+
+
+def _model_of(factory: str) -> nn.Module:
+    made = call(factory)
+    model = made[0] if isinstance(made, tuple) else made
+    if not isinstance(model, nn.Module):
+        raise ConfigurationError(f"{factory!r} must return a model; it returned {made!r:.200}.")
+    return model
 
 
 def _estimate_table(found: FinnEstimate) -> Table:
@@ -166,47 +199,67 @@ def _estimate_table(found: FinnEstimate) -> Table:
         f"latency {found.latency_us:,.0f} us",
         show_footer=True,
     )
-    totals = [f"{found.total(name):,.0f}" for name in ("lut", "bram_18k", "uram", "dsp")]
+    prices = [_price(node, found.part) for node in found.nodes]
+    totals = [_beside(found.total(name), _total(prices, name)) for name in _RESOURCES]
+    cycles = _beside(found.max_cycles, max((p.cycles for p in prices if p is not None), default=0))
     for heading, footer in zip(
         ("layer", "PE", "SIMD", "cycles", "LUT", "BRAM18", "URAM", "DSP"),
-        ("total", "", "", f"{found.max_cycles:,}", *totals),
+        ("total", "", "", cycles, *totals),
         strict=True,
     ):
         table.add_column(heading, footer=footer, justify="left" if heading == "layer" else "right")
-    for node in found.nodes:
+    for node, ours in zip(found.nodes, prices, strict=True):
         folding = [str(node.attributes.get(name, "")) for name in ("PE", "SIMD")]
-        numbers = [f"{value:,.0f}" for value in (node.cycles, node.lut, node.bram_18k, node.uram, node.dsp)]
+        numbers = [
+            _beside(getattr(node, name), None if ours is None else getattr(ours, name))
+            for name in ("cycles", *_RESOURCES)
+        ]
         table.add_row(node.name, *folding, *numbers)
-    table.caption = _compared_with_formulas(found)
+    table.caption = (
+        "FINN's numbers. Where the formulas of the search have others for these layers, in brackets."
+    )
     if found.host_nodes:
         table.caption += f"\nOutside the FPGA, and in no number: {', '.join(found.host_nodes)}"
     return table
 
 
-def _compared_with_formulas(found: FinnEstimate) -> str:
-    """What a search would have priced these layers at, given their folding and widths."""
-    others = []
-    for node in found.nodes:
-        try:
-            if price(node, found.part).differs_from(node):
-                others.append(node.name)
-        except ConfigurationError:
-            others.append(f"{node.name} (no formula)")
-    if not others:
-        return f"The formulas of the search give the same numbers for all {len(found.nodes)} layers."
-    return f"The formulas of the search give other numbers for: {', '.join(others)}."
+_RESOURCES = ("lut", "bram_18k", "uram", "dsp")
 
 
-def _verification_table(found: FinnVerification) -> Table:
-    verdict = "every stage computes the same" if found.exact else "NOT the same"
+def _price(node: FinnNode, part: str) -> Price | None:
+    """What a search would price a layer at, given its folding and widths; ``None`` without a formula."""
+    try:
+        return price(node, part)
+    except ConfigurationError:
+        return None
+
+
+def _total(prices: Sequence[Price | None], name: str) -> float:
+    return float(sum(getattr(ours, name) for ours in prices if ours is not None))
+
+
+def _beside(theirs: float, ours: float | None) -> str:
+    if ours is None:
+        return f"{theirs:,.0f} (no formula)"
+    return f"{theirs:,.0f}" if theirs == ours else f"{theirs:,.0f} ({ours:,.0f})"
+
+
+def _verification_table(found: FinnVerification, expected: str) -> Table:
+    verdict = f"every stage computes the same as {expected}" if found.exact else f"NOT the same as {expected}"
     table = Table(title=f"{found.samples} samples: {verdict}")
-    for heading in ("stage", "largest difference", "in steps", "argmax equal", "first node that differs"):
+    headings = ("stage", "largest difference", "in steps", "argmax equal", "first node that differs", "flips")
+    for heading in headings:
         table.add_column(heading)
     for stage in found.stages:
         agreement = "" if stage.argmax_agreement is None else f"{stage.argmax_agreement:.2%}"
         steps = "" if stage.max_diff_steps is None else str(stage.max_diff_steps)
         node = "" if stage.node is None else f"{stage.node} ({stage.differing_values} values)"
-        table.add_row(stage.stage, f"{stage.max_abs_diff:.3g}", steps, agreement, node)
+        flips = str(stage.rounding_flips or "")
+        table.add_row(stage.stage, f"{stage.max_abs_diff:.3g}", steps, agreement, node, flips)
+    if any(stage.rounding_flips for stage in found.stages):
+        table.caption = (
+            "flips: values that rounding errors of float32 took to the other side; see docs/finn.md"
+        )
     return table
 
 

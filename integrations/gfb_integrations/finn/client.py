@@ -154,7 +154,7 @@ class FinnProcess:
         said = ("".join(printed) + self._end_of_log()).strip()[-2000:]
         return FinnError(
             f"FINN's process, of {str(self._python)!r}, {what}. {how_to_get_finn(self._python)}"
-            + (f" It printed:\n{said}" if said else "")
+            + (f"\nIt printed:\n{said}" if said else "")
         )
 
     def call(self, command: str, *, timeout_s: float | None = None, **arguments: Any) -> Any:

@@ -33,13 +33,13 @@ def read_samples(path: Path) -> tuple[Array, Array | None]:
         ConfigurationError: If it has no ``inputs``.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            arrays = None
-        else:
-            with loaded as file:
-                arrays = {name: file[name] for name in ("inputs", "outputs") if name in file.files}
-                names = sorted(file.files)
+        with path.open("rb") as stream:  # which NumPy leaves open where the file is damaged
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                arrays = None
+            else:
+                arrays = {name: loaded[name] for name in ("inputs", "outputs") if name in loaded.files}
+                names = sorted(loaded.files)
     except _UNREADABLE as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ExportError(f"{str(path)!r} is not a file of NumPy arrays ({reason}).") from error

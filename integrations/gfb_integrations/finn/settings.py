@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -53,5 +54,6 @@ def name_of_board(board: str) -> str:
 
 def _require_positive(name: str, value: object) -> None:
     is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (is_number and 0 < value < math.inf):  # type: ignore[operator]
-        raise ConfigurationError(f"`{name}` must be a finite number above zero; got {value!r}.")
+    # Also whole numbers that are beyond all floats.
+    if not (is_number and 0 < value < sys.float_info.max):  # type: ignore[operator]
+        raise ConfigurationError(f"`{name}` must be a finite number above zero; got {repr(value)[:40]}.")

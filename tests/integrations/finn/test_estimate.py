@@ -32,6 +32,8 @@ from gfb_integrations.finn.formulas import price
 from gfb_integrations.qonnx import export_qonnx
 from tests.integrations.finn.patterns import BUILDS, FAILS, trained
 
+ROOT = Path(__file__).parents[3]
+
 
 def test_the_estimate_of_a_small_model(finn: FinnProcess, small_model: Path, tmp_path: Path) -> None:
     found = estimate(small_model, board="Pynq-Z1", fps=2000, process=finn, output=tmp_path / "out")
@@ -248,11 +250,29 @@ def test_the_command_line(finn: FinnProcess, small_model: Path, tmp_path: Path) 
         [*gfb, "estimate", str(small_model), "--fps", "2000", "--json"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["fps"] >= 2000
+    found = json.loads(done.stdout)
+    assert found["fps"] >= 2000
+    assert [row["lut"] for row in found["formulas"]] == [node["lut"] for node in found["nodes"]]
     samples = tmp_path / "samples.npz"
     np.savez(samples, inputs=np.zeros((1, 3, 8, 8), dtype=np.float32))
     done = subprocess.run([*gfb, "verify", str(small_model), str(samples)], capture_output=True, text=True)
-    assert done.returncode == 0 and "every stage computes the same" in done.stdout
+    assert done.returncode == 0 and "every stage computes the same as the file" in done.stdout
+    (tmp_path / "exported_model.py").write_text(
+        "from tests.integrations.finn.patterns import BUILDS, trained\n"
+        "def right():\n    return trained(BUILDS['plain'])\n"
+        "def another():\n    return trained(BUILDS['plain'], seed=1)[0]\n"
+    )
+    np.savez(samples, inputs=np.random.default_rng(0).random((2, 3, 8, 8), dtype=np.float32))
+    verifying = [*gfb, "verify", str(small_model), str(samples), "--model"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
+    done = subprocess.run(
+        [*verifying, "exported_model:another"], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 1 and "NOT the same as PyTorch" in done.stdout
+    done = subprocess.run(
+        [*verifying, "exported_model:right"], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0 and "the same as PyTorch" in done.stdout, done.stdout + done.stderr
     samples.write_bytes(b"nothing")
     done = subprocess.run([*gfb, "verify", str(small_model), str(samples)], capture_output=True, text=True)
     assert done.returncode == 1 and "is not a file of NumPy arrays" in done.stderr
