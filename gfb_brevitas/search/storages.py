@@ -74,6 +74,10 @@ def new_study(
     try:
         with quiet_optuna():
             study = optuna.create_study(storage=storage, study_name=name, direction=head.direction)
+            if storage.get_n_trials(study._study_id):
+                # Of a study with this number that Optuna deleted while somebody wrote to it, in SQLite.
+                optuna.delete_study(study_name=name, storage=storage)
+                study = optuna.create_study(storage=storage, study_name=name, direction=head.direction)
     except optuna.exceptions.DuplicatedStudyError as error:
         raise ConfigurationError(_exists_already(name)) from error
     mark(study, run_id, head)

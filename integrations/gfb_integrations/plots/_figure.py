@@ -14,6 +14,7 @@ from plotly.subplots import make_subplots
 from gfb_integrations.plots.colours import BAND, GRID, INK, MUTED
 
 PANEL_GAP_PX = 62
+_PHONE_PX = 290
 MARGIN_PX = {"l": 52, "r": 14, "t": 66, "b": 48}
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
@@ -80,11 +81,11 @@ def figure(
             "itemsizing": "trace",
         },
     )
-    axis = {"automargin": True, "zeroline": False, "linecolor": MUTED, "tickcolor": MUTED, "ticks": "outside"}
-    made.update_xaxes(**axis, showgrid=False, showline=True, ticklen=4)
-    made.update_yaxes(
-        **axis, showgrid=True, gridcolor=GRID, showline=False, ticklen=0, exponentformat="power"
-    )
+    axis = {"zeroline": False, "linecolor": MUTED, "tickcolor": MUTED, "ticks": "outside"}
+    # Names may need room below, never at the sides: on a phone nothing would be left between them.
+    made.update_xaxes(**axis, automargin="height", showgrid=False, showline=True, ticklen=4)
+    made.update_yaxes(**axis, automargin="width", showgrid=True, gridcolor=GRID, showline=False, ticklen=0)
+    made.update_yaxes(exponentformat="power")
     for row, text in enumerate(panels, start=1):
         _title_panel(made, row, text)
     made.update_layout(legend={"y": 1 + 26 / inner, "yanchor": "bottom"})
@@ -108,9 +109,10 @@ def _title_panel(made: go.Figure, row: int, text: str) -> None:
     )
 
 
-def _label_height_px(labels: Sequence[str]) -> int:
-    """Height of upright labels beyond that of lying ones; on a phone even short ones stand upright."""
-    return min(200, round(6 * max(map(len, labels)))) - 10 if len(labels) > 4 else 0
+def _label_height_px(labels: Sequence[str]) -> float:
+    """Height of upright labels beyond that of lying ones, for which there may be no room on a phone."""
+    lying_px = sum(7 * (len(label) + 2) for label in labels)
+    return max(0, min(230, 6.4 * max(map(len, labels))) - 10) if lying_px > _PHONE_PX else 0
 
 
 def message(title: str, text: str) -> go.Figure:

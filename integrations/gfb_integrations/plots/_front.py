@@ -27,7 +27,7 @@ def front(run: RecordedRun) -> go.Figure:
     data = Front(run=run)
     if data.missing is not None:
         return message(TITLE, data.missing)
-    panels = [f"loss against {shortened(axis.name, 24)} ({axis.unit})" for axis in data.axes]
+    panels = [f"loss by {shortened(axis.name, 24)} ({axis.unit})" for axis in data.axes]
     made = figure(TITLE, panels, [290] * len(panels), shared_x=False)
     logarithmic = needs_log(data.losses.tolist())
     for row, axis in enumerate(data.axes, start=1):

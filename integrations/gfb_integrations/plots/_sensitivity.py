@@ -81,7 +81,7 @@ def _estimate(data: Sensitivity, increases: Vector) -> go.Figure:
 def _increase_bar(low: float, high: float) -> dict[str, object]:
     ticks = list(range(int(np.ceil(low)), int(np.floor(high)) + 1))
     return {
-        "title": {"text": "expected increase of the loss<br> ", "side": "top", "font": {"size": 12}},
+        "title": {"text": "increase of the loss<br> ", "side": "top", "font": {"size": 12}},
         "orientation": "h",
         "tickvals": ticks,
         "ticktext": [f"{10.0**tick:g}" for tick in ticks],

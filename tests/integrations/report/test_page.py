@@ -48,7 +48,7 @@ def test_charts_are_drawn_without_a_word_or_a_request(
         charts = visit.evaluate(
             """[...document.querySelectorAll(".chart")].map(chart => {
                 const box = chart.querySelector("svg.main-svg").getBoundingClientRect();
-                const marks = [...chart.querySelectorAll(".plot path, .heatmaplayer image")];
+                const marks = [...chart.querySelectorAll(".trace path, .hm image")];
                 const visible = marks.filter(mark => {
                     const place = mark.getBoundingClientRect();
                     return place.width + place.height > 0 && place.left >= box.left - 8
@@ -66,8 +66,12 @@ def test_charts_are_drawn_without_a_word_or_a_request(
 def test_what_is_pointed_at_is_explained(browser: Browser, report: Report) -> None:
     with visited(browser, report("hostile")) as visit:
         # The bar of the weights with the hostile name is the second one.
-        box = visit.page.locator("#chart-bits .barlayer .trace.bars").nth(1).locator("path").first
-        box.hover()
+        bar = visit.page.locator("#chart-bits .barlayer .trace.bars").nth(1).locator("path").first
+        bar.scroll_into_view_if_needed()
+        box = bar.bounding_box()
+        assert box is not None
+        visit.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        visit.page.wait_for_selector("#chart-bits .hoverlayer .hovertext")
         shown = visit.page.locator("#chart-bits .hoverlayer").inner_text()
         assert f"{HOSTILE}.weight_quant" in shown and "96 values" in shown
         assert visit.page.locator("img").count() == 0 and visit.messages == []
@@ -98,7 +102,9 @@ def test_on_paper_charts_are_as_wide_as_the_page(browser: Browser, report: Repor
         visit.page.emulate_media(media="print")
         visit.evaluate("window.dispatchEvent(new Event('beforeprint'))")
         widths = visit.evaluate(
-            "[...document.querySelectorAll('.chart svg.main-svg')].map(svg => svg.getBoundingClientRect().width)"
+            """[...document.querySelectorAll(".chart svg.main-svg")].map(
+                svg => svg.getBoundingClientRect().width
+            )"""
         )
         assert set(widths) == {670}
         assert not visit.page.locator("nav").is_visible()

@@ -37,14 +37,21 @@
       modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
       toImageButtonOptions: { format: "svg", filename: source.dataset.chart },
     };
+    const waiting = [...box.childNodes];
     box.replaceChildren();
-    await Plotly.newPlot(box, figure.data, fitted(figure.layout), config);
+    try {
+      await Plotly.newPlot(box, figure.data, fitted(figure.layout), config);
+      drawn.push(box);
+    } catch (error) {
+      console.error(error);
+      box.replaceChildren(...waiting);
+      say(box, "This chart could not be drawn; the table below holds its numbers.");
+    }
     box.style.minHeight = "";
-    drawn.push(box);
   };
 
-  const say = (text) => {
-    for (const waiting of document.querySelectorAll(".chart .waiting")) {
+  const say = (place, text) => {
+    for (const waiting of place.querySelectorAll(".waiting")) {
       waiting.textContent = text;
       waiting.parentElement.style.minHeight = "";
     }
@@ -52,7 +59,7 @@
 
   const start = async () => {
     if (!window.DecompressionStream) {
-      say("This browser is too old to draw the charts; the tables below hold their numbers.");
+      say(document, "This browser is too old to draw the charts; the tables below hold their numbers.");
       return;
     }
     const script = document.createElement("script");
