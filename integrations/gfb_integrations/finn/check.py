@@ -27,6 +27,7 @@ from gfb_integrations.finn.layer_walks import (
     readers_past_constants,
     summands,
 )
+from gfb_integrations.finn.output_rule import outputs
 
 Rule = Callable[[LayerGraph], Iterator[Finding]]
 
@@ -258,4 +259,5 @@ _RULES: tuple[Rule, ...] = (
     reshapes,
     _meetings,
     _other_operations,
+    outputs,
 )
