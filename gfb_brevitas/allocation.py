@@ -127,7 +127,7 @@ class BitAllocation(Mapping[str, int]):
         unknown = sorted(document.keys() - {"format", "version", "bits", CHECKSUM})
         if unknown:
             raise AllocationError(
-                f"An allocation file has the keys format, version, bits and {CHECKSUM}; got {unknown[0]!r} too."
+                f"An allocation file has the keys format, version, bits, {CHECKSUM}; got {unknown[0]!r} too."
             )
         try:
             bits = unsealed_if_sealed(document).get("bits")

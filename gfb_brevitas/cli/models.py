@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
 import gfb_brevitas as gfb
-from gfb_brevitas.cli.output import AsJson, errors_in_one_line, put
+from gfb_brevitas.cli.output import AsJson, errors_in_one_line, put, say
 from gfb_brevitas.configuration import ConfiguredRun
 from gfb_brevitas.configuration.references import call
 from gfb_brevitas.errors import CheckpointError, ConfigurationError
@@ -51,11 +52,14 @@ def apply(
             _load_weights(applied, weights)
         profile = gfb.make_searchable(module, example).profile
         if save is not None:
-            with replacing(save) as temporary:
-                torch.save(applied.state_dict(), temporary)
+            _save_weights(applied, save)
         if export_to is not None:
             _export(applied.eval(), example, export_to, None)
         written = [str(path) for path in (save, export_to) if path is not None]
+        if written and weights is None:
+            say(
+                f"[yellow]The weights are those that {escape(model)} makes. Give trained ones with --weights.[/]"
+            )
         put(
             {"allocation": dict(bits), "files": written},
             lambda: [profile_table(profile, bits), *written],
@@ -77,6 +81,9 @@ def export(
             "configuration file.",
         ),
     ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Write the state dict of the plain Brevitas model here, too.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the best model of a run as QONNX for FINN, and prove that the file computes the same."""
@@ -91,6 +98,8 @@ def export(
             searchable = gfb.make_searchable(module, example)
         allocation = gfb.load_best(folder, searchable)
         frozen = searchable.freeze(allocation).eval()
+        if weights is not None:
+            _save_weights(frozen, weights)
         report = _export(frozen, example, path, None if run is None else _samples(run))
         put(report.to_dict(), lambda: [_export_table(report)], as_json=as_json)
 
@@ -156,13 +165,24 @@ def _tensors(example: Any) -> tuple[Tensor, ...]:
     raise ConfigurationError(f"Export takes tensors as example inputs; got {type(example).__name__!r}.")
 
 
+def _save_weights(model: nn.Module, path: Path) -> None:
+    try:
+        with replacing(path) as temporary:
+            torch.save(model.state_dict(), temporary)
+    except OSError as error:
+        raise ConfigurationError(f"{str(path)!r} cannot be written: {error.strerror}.") from error
+
+
 def _load_weights(model: nn.Module, path: Path) -> None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(state)
     except (OSError, RuntimeError, ValueError, AttributeError, TypeError, EOFError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise CheckpointError(f"{str(path)!r} does not hold the weights of this model: {reason}") from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise CheckpointError(
+            f"{str(path)!r} does not hold the weights of this model: {' '.join(lines[:2])[:300]} It must be a "
+            "state dict of the plain Brevitas model, as `gfb export RUN --weights FILE` writes it."
+        ) from error
     except Exception as error:  # pickle's own, of a file that is not one of weights only
         raise CheckpointError(f"{str(path)!r} is not a file of weights: {type(error).__name__}.") from error
 

@@ -85,6 +85,8 @@ class ConfiguredRun:
             ConfigurationError: If the file in it is damaged.
         """
         path = folder / FILE_NAME
+        if not folder.is_dir():
+            raise CheckpointError(f"There is no folder {str(folder)!r}. Give the folder of a run.")
         if not path.is_file():
             raise CheckpointError(
                 f"{str(folder)!r} was not made from a configuration file (it has no {FILE_NAME}). The run of "
@@ -117,8 +119,9 @@ class ConfiguredRun:
         base = {} if chosen is None else _as_dict(preset(chosen).training)
         values = {name: _tupled(value) for name, value in self.configuration.training.items()}
         for name in _FUNCTIONS:
-            if ":" in str(values.get(name, "")):
-                values[name] = self._loaded(values[name], "training", name)
+            value = values.get(name)
+            if isinstance(value, str) and ":" in value:
+                values[name] = self._loaded(value, "training", name)
         found: TrainingConfig = settings_of(TrainingConfig, base | values, self.document, "training")
         return found
 

@@ -44,7 +44,9 @@ def validated(document: Document) -> RunConfiguration:
     try:
         return RunConfiguration.model_validate(document.content)
     except ValidationError as error:
-        found = dict.fromkeys(_explained(document, entry) for entry in error.errors())
+        # A section may be true or false instead, of which nothing is to be said where it is a section.
+        entries = [e for e in error.errors() if not (e["loc"][-1] == "bool" and isinstance(e["input"], dict))]
+        found = dict.fromkeys(_explained(document, entry) for entry in entries)
         raise ConfigurationError("\n".join(found)) from None
 
 

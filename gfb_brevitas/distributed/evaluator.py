@@ -25,8 +25,9 @@ class SharedEvaluator:
     """Has every process evaluate its share of the candidates; all of them get all losses.
 
     The loss of a candidate must not depend on which other candidates are evaluated with it, nor on random
-    draws: what :class:`~gfb_brevitas.evaluation.Evaluator` asks for anyway. Then the losses are those of one
-    process, bit for bit.
+    draws but those that start from the seed of a minibatch: what
+    :class:`~gfb_brevitas.evaluation.Evaluator` asks for anyway. Then the losses are those of one process,
+    bit for bit.
 
     Args:
         evaluator: Computes the losses of a share.

@@ -14,7 +14,8 @@ class KnownLosses:
     """The losses of candidates on single minibatches, for as long as weights and minibatches stay.
 
     Equal candidates cost nothing, and in a moving super-batch a candidate that comes back costs one
-    minibatch [ours]. This takes a loss that is repeatable in evaluation mode.
+    minibatch [ours]. This takes a loss that is repeatable in evaluation mode, its random
+    draws starting from the minibatch's seed.
 
     Args:
         model: Its parameters and buffers are watched.

@@ -98,7 +98,8 @@ def fit(
     Args:
         model: The searchable model.
         loss: ``loss(model, batch)``, a scalar tensor with gradients. In evaluation mode it must be
-            repeatable.
+            repeatable, but for draws from the global random generators: these are the same for all
+            candidates on a minibatch.
         train_batches: Training data: a DataLoader, a list, or a function that returns a fresh iterator.
         budgets: The budgets, all hard. With none, accuracy alone decides.
         metric: ``metric(model)`` on *validation* data, higher is better; called in evaluation mode

@@ -7,4 +7,11 @@ them; a function whose dependency is missing raises
 
 * :mod:`gfb_integrations.qonnx`: export to QONNX, and proof that the file computes what the model does
   (``pip install 'gfb-brevitas[export]'``).
+* :mod:`gfb_integrations.onnxruntime`: the same as QCDQ, executed with ONNX Runtime (extra ``export``).
+* :mod:`gfb_integrations.finn`: what FINN builds, its estimates and its proof (extra ``finn``).
+* :mod:`gfb_integrations.mlflow`: tracking (extra ``mlflow``).
+* :mod:`gfb_integrations.optuna_dashboard`: notes and plots for optuna-dashboard (extra ``dashboard``).
+* :mod:`gfb_integrations.plots`: figures of a run, interactive (extra ``report``) and for papers (extra
+  ``plots``).
+* :mod:`gfb_integrations.report`: a run explained in one HTML file (extra ``report``).
 """

@@ -91,10 +91,15 @@ def test_a_run_is_exported_reported_tracked_and_annotated(folder: Path) -> None:
 
 def test_a_run_is_exported_later(folder: Path) -> None:
     assert command("run", "search.yaml", "-q").exit_code == 0
-    result = command("export", "run", "-o", "there/model.onnx", "--json")
+    result = command("export", "run", "-o", "there/model.onnx", "--weights", "weights.pt", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["verification"]["argmax_agreement"] == 1.0
     assert Path("there/model.onnx").is_file()
+    applied = command(
+        *("apply", "run/allocation.json", "--model", "attached_network:make", "--weights", "weights.pt"),
+        *("--export", "again.onnx"),
+    )
+    assert applied.exit_code == 0 and not applied.stderr, applied.stderr
     # For a run of a program the model is named.
     again = command("export", "run", "-o", "again.onnx", "--model", "attached_network:make")
     assert again.exit_code == 1 and "of another model" in again.stderr  # bits: [2, 8]

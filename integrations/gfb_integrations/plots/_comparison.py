@@ -22,6 +22,8 @@ def comparison(run: RecordedRun) -> go.Figure:
     if data.missing is not None:
         return message(TITLE, data.missing)
     made = figure(TITLE, ["test accuracy"], [240])
+    sizes = [model.weight_kilobytes for model in data.models]
+    middle = (min(sizes) + max(sizes)) / 2
     for searched, name, symbol, colour in (
         (False, "uniform widths", "circle", ACTIVATION),
         (True, "searched", "star", GOOD),
@@ -34,12 +36,14 @@ def comparison(run: RecordedRun) -> go.Figure:
                 mode="markers+text",
                 marker={"symbol": symbol, "size": 16 if searched else 11, "color": colour},
                 text=[plain(model.name) for model in models],
-                textposition="bottom center" if searched else "top center",
+                textposition=[
+                    f"{'bottom' if searched else 'top'} {'right' if size < middle else 'left'}"
+                    for size in (model.weight_kilobytes for model in models)
+                ],
                 textfont={"size": 12, "color": INK},
                 hovertemplate="%{text}<br>%{y:.2%} with %{x:.4~g} kB of weights<extra></extra>",
                 name=name,
             )
-    sizes = [model.weight_kilobytes for model in data.models]
     values = [model.accuracy for model in data.models]
     across, up = max(sizes) - min(sizes) or max(sizes) or 1.0, max(values) - min(values) or 0.01
     made.update_xaxes(

@@ -84,7 +84,7 @@ def _reference(
         mode="markers",
         marker={
             "symbol": "line-ew",
-            "size": 18 if len(axis) <= 30 else 7,
+            "size": 13 if len(axis) <= 30 else 7,
             "line": {"color": INK, "width": 2},
         },
         name=f"at {name}",

@@ -133,7 +133,7 @@ def plain(text: str) -> str:
         >>> plain("<b>layer</b> & %{x}")
         '&lt;b&gt;layer&lt;/b&gt; &amp; %&#123;x}'
     """
-    return html.escape(text, quote=True).replace("{", "&#123;").replace("$", "&#36;")
+    return html.escape(text, quote=False).replace("{", "&#123;").replace("$", "&#36;")
 
 
 def numbers(values: Iterable[Any]) -> list[float | None]:

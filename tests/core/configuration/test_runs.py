@@ -157,6 +157,16 @@ def test_another_configuration_in_the_folder_of_a_run(folder: Path) -> None:
     assert Path("run/run.yaml").read_bytes() == before
 
 
+def test_a_folder_that_is_not_there(folder: Path) -> None:
+    assert_one_line(command("resume", "none"), "There is no folder 'none'")
+    assert_one_line(command("export", "none"), "There is no folder 'none'")
+
+
+def test_a_section_that_may_be_true_or_false(folder: Path) -> None:
+    result = command("run", "search.yaml", "mlflow={experimnt: x}")
+    assert_one_line(result, "there is no setting 'experimnt'. Did you mean 'experiment'")
+
+
 def test_resume_of_a_run_without_a_configuration(folder: Path) -> None:
     Path("empty").mkdir()
     assert_one_line(command("resume", "empty"), "was not made from a configuration file")
@@ -172,6 +182,9 @@ def test_apply_makes_the_model_of_an_allocation(folder: Path) -> None:
     assert again.exit_code == 0, again.output
     assert json.loads(again.stdout)["allocation"] == dict(gfb.BitAllocation.load("run/allocation.json"))
     assert "0.weight" in state
+    assert "The weights are those that configured_network:make makes" in result.stderr
+    other = command(*arguments[:-2], "--weights", "run/checkpoints/best.pt")
+    assert_one_line(other, "best.pt' does not hold the weights of this model", "gfb export RUN --weights")
     Path("bad.pt").write_bytes(b"not weights")
     assert_one_line(command(*arguments[:-2], "--weights", "bad.pt"), "bad.pt")
 

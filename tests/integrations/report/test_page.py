@@ -34,8 +34,10 @@ def report(run_folder: Report, tmp_path_factory: pytest.TempPathFactory) -> Repo
     return lambda kind: write_report(run_folder(kind), folder / f"{kind}.html")
 
 
-@pytest.mark.parametrize("phone", [False, True], ids=["desk", "phone"])
-@pytest.mark.parametrize("kind", KINDS)
+SCREENS = [(kind, True) for kind in KINDS] + [(kind, False) for kind in ("ended", "hostile", "many")]
+
+
+@pytest.mark.parametrize("kind, phone", SCREENS)
 def test_charts_are_drawn_without_a_word_or_a_request(
     browser: Browser, report: Report, kind: str, phone: bool
 ) -> None:
@@ -72,7 +74,7 @@ def test_what_is_pointed_at_is_explained(browser: Browser, report: Report) -> No
         assert box is not None
         visit.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         visit.page.wait_for_selector("#chart-bits .hoverlayer .hovertext")
-        shown = visit.page.locator("#chart-bits .hoverlayer").inner_text()
+        shown = visit.page.locator("#chart-bits .hoverlayer").text_content() or ""
         assert f"{HOSTILE}.weight_quant" in shown and "96 values" in shown
         assert visit.page.locator("img").count() == 0 and visit.messages == []
 
