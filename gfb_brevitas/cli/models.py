@@ -57,9 +57,7 @@ def apply(
             _export(applied.eval(), example, export_to, None)
         written = [str(path) for path in (save, export_to) if path is not None]
         if written and weights is None:
-            say(
-                f"[yellow]The weights are those that {escape(model)} makes. Give trained ones with --weights.[/]"
-            )
+            say(f"[yellow]The weights are those that {escape(model)} makes; --weights gives trained ones.[/]")
         put(
             {"allocation": dict(bits), "files": written},
             lambda: [profile_table(profile, bits), *written],
@@ -180,8 +178,8 @@ def _load_weights(model: nn.Module, path: Path) -> None:
     except (OSError, RuntimeError, ValueError, AttributeError, TypeError, EOFError, KeyError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise CheckpointError(
-            f"{str(path)!r} does not hold the weights of this model: {' '.join(lines[:2])[:300]} It must be a "
-            "state dict of the plain Brevitas model, as `gfb export RUN --weights FILE` writes it."
+            f"{str(path)!r} does not hold the weights of this model: {' '.join(lines[:2])[:300]} It must "
+            "be a state dict of the plain Brevitas model, as `gfb export RUN --weights FILE` writes it."
         ) from error
     except Exception as error:  # pickle's own, of a file that is not one of weights only
         raise CheckpointError(f"{str(path)!r} is not a file of weights: {type(error).__name__}.") from error

@@ -27,7 +27,8 @@ def runs_tables(runs: Sequence[RecordedRun]) -> list[Table]:
         runs: The runs.
     """
     rows = run_rows(runs)
-    return [_overview(rows), _widths(rows)]
+    tables = [_overview(rows)]
+    return [*tables, _widths(rows)] if any(row["allocation"] for row in rows) else tables
 
 
 def _row(run: RecordedRun) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def _row(run: RecordedRun) -> dict[str, Any]:
         "metric": metric,
         "rounds": len(rounds),
         "epochs": len(run.history.epochs),
-        "evaluations": sum(step.evaluations for step in run.history.steps),
+        "evaluations": sum({(g.round, g.step): g.evaluations for g in run.history.generations}.values()),
         "seconds": run.history.seconds,
         "seed": run.configuration.get("search", {}).get("seed"),
         "costs": [dict(cost) for cost in costs],

@@ -249,7 +249,7 @@ class MlflowTracking(Callback):
         try:
             save_for_mlflow(result.model, example, session.folder / relative)
         except ExportError as error:
-            _logger.warning("The model is not logged: %s", error)
+            _logger.warning("MLflow gets no model: %s", error)
             reason = {"gfb_brevitas.model": f"not logged: {str(error).splitlines()[-1]}"[:500]}
             session.add({"kind": "tags", "run": SEARCH, "values": reason, "id": f"model/{relative}"})
             return False
