@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from numbers import Real
@@ -13,6 +14,8 @@ from gfb_brevitas.allocation import MAX_BITS
 from gfb_brevitas.costs.protocol import BoundCost, Cost
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.space import SearchSpace
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +149,11 @@ class Budget:
         if self.limit is not None:
             return float(self.limit)
         allocation = space.uniform(*self._widths)
+        if space.coordinates and not set(allocation.values()) & set(self._widths):
+            _logger.warning(
+                "No quantizer may take the uniform %s that the budget on %s names: the nearest widths count.",
+                *(self._uniform, self.name),
+            )
         reference = float(bound(space.bits(allocation)[None, :])[0])
         if not 0 < reference < math.inf:
             raise ConfigurationError(

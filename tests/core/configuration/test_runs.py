@@ -150,6 +150,13 @@ def test_budgets_that_cannot_be_met(folder: Path) -> None:
     assert not Path("run/config.json").exists()
 
 
+def test_a_uniform_width_that_no_quantizer_may_take_is_pointed_out(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert command("run", "search.yaml", "budgets.0.uniform_bits=30", "-q").exit_code == 0
+    assert "No quantizer may take the uniform 30 bits" in caplog.text
+
+
 def test_another_configuration_in_the_folder_of_a_run(folder: Path) -> None:
     assert command("run", "search.yaml", "-q").exit_code == 0
     before = Path("run/run.yaml").read_bytes()
