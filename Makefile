@@ -18,7 +18,7 @@ demo test unit bench: export OMP_NUM_THREADS ?= 1
 unit bench: export GFB_FINN_PYTHON ?= $(abspath .venv-finn/bin/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types unit format bench tables clean
+.PHONY: help install demo docs test lint types unit format bench tables clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,9 @@ $(FINN): integrations/gfb_integrations/finn/requirements.txt | $(INSTALLED)
 demo: $(INSTALLED)  ## search bit widths for a small network on handwritten digits, from scratch
 	rm -rf runs/demo
 	$(BIN)/gfb run examples/digits --run-folder runs/demo $(ARGS)
+
+docs: $(INSTALLED)  ## build the documentation's site into build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: lint types unit  ## all checks: lint, types and tests
 

@@ -18,14 +18,20 @@ from gfb_integrations.plots.paper import save_figures
 ROOT = Path(__file__).parents[1]
 RUN = ROOT / "runs" / "figures"
 FOLDER = ROOT / "docs" / "figures"
+OF_POINTS = ("front",)
+"""Figures of thousands of points, which are smaller as pictures."""
 
 
 def main() -> None:
     """Search, unless it is done already, and draw."""
     gfb_command = Path(sys.executable).with_name("gfb")
     subprocess.run([gfb_command, "run", "examples/digits", "--run-folder", RUN], cwd=ROOT, check=True)
-    for path in save_figures(gfb.RecordedRun.load(RUN), FOLDER, formats=["svg"]):
-        path.write_text(shortened(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in save_figures(gfb.RecordedRun.load(RUN), FOLDER, formats=["svg", "png"]):
+        if path.suffix != (".png" if path.stem in OF_POINTS else ".svg"):
+            path.unlink()
+            continue
+        if path.suffix == ".svg":
+            path.write_text(shortened(path.read_text(encoding="utf-8")), encoding="utf-8")
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1024:.0f} KiB")
 
 

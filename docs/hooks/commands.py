@@ -63,7 +63,7 @@ def _parameters(command: Any) -> Iterator[str]:
     shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
     rows = [_parameter(parameter) for parameter in shown if parameter.name != "help"]
     if rows:
-        yield from ("| | |", "|---|---|", *rows, "")
+        yield from ("| argument or option | what it is |", "|---|---|", *rows, "")
 
 
 def _parameter(parameter: Any) -> str:
@@ -119,9 +119,9 @@ def _dataclass_table(kind: type[Any]) -> Iterator[str]:
 
 
 def _head(described: bool) -> Iterable[str]:
-    return (
-        ("| setting | default | |", "|---|---|---|") if described else ("| setting | default |", "|---|---|")
-    )
+    if described:
+        return ("| setting | default | what it does |", "|---|---|---|")
+    return ("| setting | default |", "|---|---|")
 
 
 def _required() -> str:

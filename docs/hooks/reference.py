@@ -40,7 +40,6 @@ INTERNAL = {
     "gfb_brevitas.surrogate": "used through the search",
 }
 """Packages without a page, and why."""
-TOP = "gfb_brevitas"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -54,11 +53,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages."""
-    homes = {
-        name: package for package in reversed(PACKAGES) for name in public_names(package) if package != TOP
-    }
     for package in PACKAGES:
-        files.append(File.generated(config, _page(package), content=_content(package, homes)))
+        files.append(File.generated(config, _page(package), content=_content(package)))
     return files
 
 
@@ -68,22 +64,39 @@ def _page(package: str) -> str:
 
 def public_names(package: str) -> list[str]:
     """What the package's ``__all__`` names, read without importing it."""
-    source = ROOT / PACKAGES[package] / package.replace(".", "/") / "__init__.py"
-    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+    for node in _statements(package):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             names: list[str] = ast.literal_eval(node.value)
             return [name for name in names if not name.startswith("_")]
-    raise ValueError(f"{source} has no __all__.")
+    raise ValueError(f"{package} has no __all__.")
 
 
-def _content(package: str, homes: dict[str, str]) -> str:
+def _statements(package: str) -> list[ast.stmt]:
+    source = ROOT / PACKAGES[package] / package.replace(".", "/") / "__init__.py"
+    return ast.parse(source.read_text(encoding="utf-8")).body
+
+
+def _homes(package: str) -> dict[str, str]:
+    """Names that the package takes from other packages with a page, and which."""
+    imports = [node for node in _statements(package) if isinstance(node, ast.ImportFrom)]
+    return {
+        name.name: node.module
+        for node in imports
+        for name in node.names
+        if node.module in PACKAGES and f"{node.module}.{name.name}" not in PACKAGES
+    }
+
+
+def _content(package: str) -> str:
+    homes, names = _homes(package), public_names(package)
     parts = [f"# {package}", f"::: {package}", "    options: {members: [], show_root_heading: false}", ""]
-    elsewhere = [name for name in public_names(package) if package == TOP and name in homes]
+    elsewhere = [name for name in names if name in homes]
     if elsewhere:
-        parts += ["These names of `gfb_brevitas` are described with the package that they are from:", ""]
+        parts += [f"These names of `{package}` are described with the package that they are from:", ""]
         parts += [f"- [`{name}`][{homes[name]}.{name}]" for name in elsewhere]
         parts += [""]
-    for name in public_names(package):
-        if name not in elsewhere and f"{package}.{name}" not in PACKAGES:
-            parts += [f"::: {package}.{name}", ""]
+    here = [name for name in names if name not in homes and f"{package}.{name}" not in PACKAGES]
+    # Errors last; Python's own sorting keeps the order otherwise.
+    for name in sorted(here, key=lambda name: name.endswith("Error")):
+        parts += [f"::: {package}.{name}", ""]
     return "\n".join(parts)

@@ -43,7 +43,3 @@ def _for_the_site(text: str) -> str:
     for name, page in PAGES.items():
         text = text.replace(f"]({name}", f"]({page}")
     return text.replace("](docs/", "](")
-
-
-def on_startup(**_: Any) -> None:
-    """Nothing; MkDocs keeps modules of hooks that have it between rebuilds."""

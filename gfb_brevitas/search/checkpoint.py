@@ -232,7 +232,9 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise CheckpointError(f"The checkpoint {str(path)!r} is missing.")
     try:
-        document = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch thinks of a damaged file
+            document = torch.load(path, map_location="cpu", weights_only=True)
         version, digest, content = document["version"], document["digest"], document["content"]
     except Exception as error:  # whatever a damaged file makes the reader raise
         reason = str(error).strip().split("\n")[0][:200]
