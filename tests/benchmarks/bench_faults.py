@@ -30,7 +30,7 @@ from tests.core.faults.runs import Course, RunProcess, Undisturbed
 from tests.core.search.databases import NoPostgresql, postgresql_server
 from tests.integrations.mlflow.servers import MlflowServer, copied_store, make_empty_store, running
 
-SETTINGS = {"kills": 50, "tries": 10, "slow_tries": 5, "damages": 2000, "longest_s": 400.0}
+SETTINGS = {"kills": 50, "tries": 10, "slow_tries": 5, "damages": 2000, "longest_s": 900.0}
 QUICK = {"kills": 2, "tries": 1, "slow_tries": 1, "damages": 20, "longest_s": 60.0}
 
 

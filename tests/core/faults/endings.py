@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
-import time
+from pathlib import Path
 
 from tests.core.faults.runs import Course, RunProcess
 
@@ -13,19 +14,16 @@ OFTEN = 12
 def kill(course: Course) -> None:
     """SIGKILL at a random moment of the run."""
     for folder in course.folders():
-        process = RunProcess(folder)
-        course.moment(process)
-        _saw_moment(course, process)
-        process.end()
+        _end_at_a_moment(course, folder, signal.SIGKILL)
         course.judge(folder, RunProcess(folder).wait())
 
 
 def kill_again_and_again(course: Course) -> None:
-    """SIGKILL at random moments of the run and of its resumptions, until it gets through."""
+    """SIGKILL after one to five records, of the run and of each of its resumptions, until it gets through."""
     for folder in course.folders():
         for _ in range(OFTEN):
             process = RunProcess(folder)
-            time.sleep(float(course.rng.uniform(0.1, 0.6)) * course.expected.seconds)
+            process.wait_for_lines(process.lines() + int(course.rng.integers(1, 6)))
             if not process.runs:
                 break
             course.saw("kills")
@@ -36,10 +34,7 @@ def kill_again_and_again(course: Course) -> None:
 def interrupt(course: Course) -> None:
     """Ctrl-C at a random moment of the run."""
     for folder in course.folders():
-        process = RunProcess(folder)
-        course.moment(process)
-        _saw_moment(course, process)
-        process.end(signal.SIGINT)
+        _end_at_a_moment(course, folder, signal.SIGINT)
         course.judge(folder, RunProcess(folder).wait())
 
 
@@ -56,6 +51,18 @@ def start_twice(course: Course) -> None:
             continue
         course.saw("refused")
         course.judge(folder, first.wait())
+
+
+def _end_at_a_moment(course: Course, folder: Path, how: signal.Signals) -> None:
+    for _ in range(10):
+        process = RunProcess(folder)
+        course.moment(process)
+        if process.runs:
+            break
+        shutil.rmtree(folder)  # it was faster than the undisturbed one, and was over
+        folder.mkdir()
+    process.end(how)
+    _saw_moment(course, process)
 
 
 def _saw_moment(course: Course, process: RunProcess) -> None:

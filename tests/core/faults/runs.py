@@ -107,11 +107,15 @@ class RunProcess:
         if self._process.pid is not None and self._process.is_alive():
             os.kill(self._process.pid, what)
 
+    def lines(self) -> int:
+        """Lines in the history."""
+        history = self.folder / "history.jsonl"
+        return history.read_bytes().count(b"\n") if history.exists() else 0
+
     def wait_for_lines(self, count: int) -> bool:
         """Wait until the history has so many lines; ``False`` if the process ends before."""
-        history = self.folder / "history.jsonl"
         while self._process.is_alive():
-            if history.exists() and history.read_bytes().count(b"\n") >= count:
+            if self.lines() >= count:
                 return True
             time.sleep(0.005)
         return False
