@@ -244,9 +244,3 @@ def _refused(course: Course) -> Iterator[None]:
         yield
     except GfbError:
         course.saw("refused")
-
-
-def _contents(folder: Path) -> dict[str, bytes]:
-    working = {"run.lock", "run.log"}
-    files = [path for path in (folder / "run").rglob("*") if path.is_file() and path.name not in working]
-    return {str(path): path.read_bytes() for path in files}
