@@ -90,7 +90,8 @@ class Clipping:
         """The chart in words."""
         rising = sum(curve.values[-1] > curve.values[0] for curve in self.curves)
         return (
-            f"Clipping value a(b) of {counted(len(self.curves), 'quantizer')} at every width b, the mean where "
+            f"Clipping value a(b) of {counted(len(self.curves), 'quantizer')} at every width b, the mean "
+            "where "
             f"there is one per channel; the symbol is at the width that was chosen. {rising} of "
             f"{len(self.curves)} rise with the width."
         )
@@ -99,7 +100,11 @@ class Clipping:
         """The chart in numbers."""
         widths = sorted({b for curve in self.curves for b in curve.bits})
         rows = tuple(
-            (curve.name, curve.chosen, *(dict(zip(curve.bits, curve.values, strict=True)).get(b) for b in widths))
+            (
+                curve.name,
+                curve.chosen,
+                *(dict(zip(curve.bits, curve.values, strict=True)).get(b) for b in widths),
+            )
             for curve in self.curves
         )
         return DataTable(columns=("quantizer", "chosen", *(f"{b} bit" for b in widths)), rows=rows)

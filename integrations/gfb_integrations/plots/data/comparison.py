@@ -70,8 +70,15 @@ class Comparison:
     def table(self) -> DataTable:
         """The chart in numbers."""
         rows = tuple(
-            (m.name, f"{m.accuracy:.2%}", f"{m.weight_kilobytes:.4g}", m.mean_weight_bits)
-            + (m.mean_activation_bits, m.bit_operations, m.epochs)
+            (
+                m.name,
+                f"{m.accuracy:.2%}",
+                f"{m.weight_kilobytes:.4g}",
+                m.mean_weight_bits,
+                m.mean_activation_bits,
+                m.bit_operations,
+                m.epochs,
+            )
             for m in self.models
         )
         columns = ("model", "test accuracy", "weights in kB", "mean weight bits", "mean activation bits")

@@ -96,8 +96,17 @@ class Convergence:
     def table(self) -> DataTable:
         """The chart in numbers."""
         rows = [
-            (step.name, record.generation, evaluations, record.best_value, record.median_value)
-            + (record.best_feasible_loss, share, record.step_size, record.non_finite)
+            (
+                step.name,
+                record.generation,
+                evaluations,
+                record.best_value,
+                record.median_value,
+                record.best_feasible_loss,
+                share,
+                record.step_size,
+                record.non_finite,
+            )
             for step in self.steps
             for record, evaluations, share in zip(
                 step.generations, step.evaluations, step.feasible_shares, strict=True

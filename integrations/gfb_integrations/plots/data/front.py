@@ -163,8 +163,10 @@ class Front:
         if len(kept):
             parts.append(f"The smallest loss within the budgets is {number_text(float(kept.min()))}.")
         parts.append(
-            "A loss is that of a candidate's super-batch with the weights of its step; those of different steps "
-            "are of different weights. The line is the front: nothing that costs as much or less had a smaller loss."
+            "A loss is that of a candidate's super-batch with the weights of its step; those of different "
+            "steps "
+            "are of different weights. The line is the front: nothing that costs as much or less had a "
+            "smaller loss."
         )
         if len(self.losses) > MOST_POINTS:
             parts.append(f"Drawn are the front and {MOST_POINTS:,} others, taken at random.")
@@ -173,8 +175,14 @@ class Front:
     def table(self) -> DataTable:
         """The fronts in numbers."""
         rows = [
-            (axis.name, number_text(float(axis.costs[place])), axis.unit)
-            + (float(self.losses[place]), self.step_names[self.steps[place]], bool(self.feasible[place]))
+            (
+                axis.name,
+                number_text(float(axis.costs[place])),
+                axis.unit,
+                float(self.losses[place]),
+                self.step_names[self.steps[place]],
+                bool(self.feasible[place]),
+            )
             for axis in self.axes
             for place in self.front(axis)
         ]

@@ -105,7 +105,8 @@ class LayerCosts:
         if self.products:
             most = sorted(self.products, key=lambda p: -p.bit_operations(self.widths))  # type: ignore[arg-type]
             parts.append(
-                f"Bit operations (multiply-accumulates times both widths) of {counted(len(most), 'layer')} whose "
+                f"Bit operations (multiply-accumulates times both widths) of {counted(len(most), 'layer')} "
+                "whose "
                 f"weights and input are searched; most in {listed([p.layer for p in most[:2]])}."
             )
         if self.reference is not None:

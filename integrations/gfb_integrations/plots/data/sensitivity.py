@@ -91,8 +91,10 @@ class Sensitivity:
         if self.increases is not None:
             reference = sorted({int(bits) for bits in self.reference})
             how = (
-                "Expected increase of the loss per quantizer and width, estimated from gradients at the start of "
-                "the last step that made an estimate (squared gradients times squared rounding errors; up to a "
+                "Expected increase of the loss per quantizer and width, estimated from gradients at the "
+                "start of "
+                "the last step that made an estimate (squared gradients times squared rounding errors; up "
+                "to a "
                 "factor common to all)."
             )
             at = f" when compared at {' or '.join(map(str, reference))} bits"

@@ -125,8 +125,15 @@ class Training:
     def table(self) -> DataTable:
         """The chart in numbers."""
         rows = tuple(
-            (record.epoch, record.round or "before", record.train_loss, record.metric, record.learning_rate)
-            + (record.feasible, record.best)
+            (
+                record.epoch,
+                record.round or "before",
+                record.train_loss,
+                record.metric,
+                record.learning_rate,
+                record.feasible,
+                record.best,
+            )
             for record in (epoch.record for epoch in self.epochs)
         )
         columns = ("epoch", "round", "training loss", "validation metric", "learning rate")
