@@ -52,8 +52,7 @@ def reference_name(run: RecordedRun) -> str:
 
 
 def labels(run: RecordedRun) -> tuple[str, ...]:
-    """Short names of the quantizers for an axis, each different: the layer, and W or A for what is "
-    "quantized."""
+    """Short names of the quantizers for an axis, each different: the layer, and W or A."""
     return unique([_short(q.name, "W" if q.kind == "weight" else "A") for q in run.quantizers])
 
 
