@@ -45,7 +45,9 @@ def validated(document: Document) -> RunConfiguration:
         return RunConfiguration.model_validate(document.content)
     except ValidationError as error:
         # A section may be true or false instead, of which nothing is to be said where it is a section.
-        entries = [e for e in error.errors() if not (e["loc"][-1] == "bool" and isinstance(e["input"], dict))]
+        entries = [
+            e for e in error.errors() if e["loc"][-1:] != ("bool",) or not isinstance(e["input"], dict)
+        ]
         found = dict.fromkeys(_explained(document, entry) for entry in entries)
         raise ConfigurationError("\n".join(found)) from None
 
@@ -71,7 +73,7 @@ def settings_of(kind: type[Any], values: dict[str, Any], document: Document, sec
 def _explained(document: Document, error: Any) -> str:
     path = _written(document, error["loc"])
     where = document.place(path)
-    name = ".".join(map(str, path))
+    name = ".".join(map(str, path)) or "a key"
     match error["type"]:
         case "extra_forbidden":
             return f"{where}: {_unknown(str(error['loc'][-1]), _names_beside(error['loc']))}"

@@ -68,6 +68,22 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_used(
     assert "latest.pt' is damaged" in caplog.text and "previous.pt" in caplog.text
 
 
+def test_a_damaged_checkpoint_does_not_take_the_place_of_the_good_one(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    for completed in (1, 2, 3):
+        store.save(checkpoint(completed))
+    corrupt(store.latest, "truncated")
+    again = CheckpointStore(tmp_path)
+    assert again.load().completed == 2
+    again.save(checkpoint(3))
+    again.latest.unlink()
+    assert CheckpointStore(tmp_path).load().completed == 2
+    again.save(checkpoint(4))
+    again.save(checkpoint(5))
+    again.latest.unlink()
+    assert CheckpointStore(tmp_path).load().completed == 4
+
+
 def test_without_any_good_checkpoint_both_files_are_named(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     store.save(checkpoint(1))

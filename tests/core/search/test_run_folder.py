@@ -214,3 +214,43 @@ def test_a_checkpoint_whose_content_does_not_fit(copied: Path, changes: dict[str
         torch.save({"version": 1, "digest": content_digest(content), "content": content}, path)
     with pytest.raises(CheckpointError, match=message):
         run(run_folder=copied, resume=True)
+
+
+def test_a_run_whose_configuration_got_lost_is_not_overwritten(copied: Path) -> None:
+    (copied / "config.json").unlink()
+    before = {path: path.read_bytes() for path in copied.rglob("*.*") if path.suffix in (".pt", ".jsonl")}
+    with pytest.raises(
+        CheckpointError, match=r"holds a run \('history.jsonl'\) whose 'config.json' is missing"
+    ):
+        run(run_folder=copied, resume=True)
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_what_a_killed_writer_left_is_removed(copied: Path, undisturbed: tuple[Any, ...]) -> None:
+    left = [copied / ".config.json.abc.tmp", copied / "checkpoints" / ".latest.pt.abc.tmp"]
+    for path in left:
+        path.write_text("unfinished")
+    assert comparable(run(run_folder=copied, resume=True)) == undisturbed
+    assert not any(path.exists() for path in left)
+
+
+@pytest.mark.parametrize("name", ["history.jsonl", "config.json"])
+def test_a_changed_number_is_an_error(copied: Path, name: str) -> None:
+    path = copied / name
+    text = path.read_text()
+    changed = text.replace("0.05", "0.06", 1)  # the learning rate
+    assert changed != text
+    path.write_text(changed)
+    with pytest.raises(CheckpointError, match=f"{name}' is damaged"):
+        run(run_folder=copied, resume=True)
+    assert path.read_text() == changed
+
+
+def test_a_storage_that_fails_at_the_start(tmp_path: Path) -> None:
+    class Down(optuna.storages.InMemoryStorage):
+        def get_all_studies(self) -> Any:
+            raise OSError("connection refused\nwith details")
+
+    with pytest.raises(ConfigurationError, match="The storage fails: connection refused. Nothing of the run"):
+        run(run_folder=tmp_path / "run", storage=Down())
+    assert not (tmp_path / "run" / "config.json").exists()

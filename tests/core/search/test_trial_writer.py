@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,22 @@ def test_trials_of_a_deleted_study_do_not_come_into_the_one_that_has_its_number(
         writer.add("next", finished(3))
     assert len(stored(place, "next")) == 3
     assert writer.missing == {"step": 2}
+
+
+def test_what_a_deletion_left_behind_does_not_come_into_a_new_study(tmp_path: Path) -> None:
+    """Optuna reads which trials a study has before it deletes it; SQLite gives the study's number again."""
+    import sqlite3
+
+    place = f"sqlite:///{tmp_path}/studies.db"
+    optuna.create_study(storage=make_storage(place), study_name="deleted").add_trials(finished(3))
+    with closing(sqlite3.connect(tmp_path / "studies.db")) as database, database:
+        database.execute("DELETE FROM study_directions")
+        database.execute("DELETE FROM studies")
+    writer = TrialWriter(make_storage(place))
+    writer.begin("step")
+    with writer.flushed():
+        writer.add("step", finished(2, seed=1))
+    assert [trial.number for trial in stored(place)] == [0, 1]
 
 
 class Silent(optuna.storages.InMemoryStorage):
