@@ -193,29 +193,6 @@ def bomb(course: Course) -> None:
         course.note(problems)
 
 
-def _is_named(folder: Path, path: Path) -> bool:
-    try:
-        return not RecordedRun.load(folder / "run").candidates
-    except GfbError as error:
-        return str(path) in str(error)
-
-
-class _Bomb:
-    def __init__(self, trace: Path) -> None:
-        self._trace = trace
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self._trace),)
-
-
-@contextmanager
-def _refused(course: Course) -> Iterator[None]:
-    try:
-        yield
-    except GfbError:
-        course.saw("refused")
-
-
 def _contents(folder: Path) -> dict[str, bytes]:
     """The files of a run, but for those of the process that works there and what a killed writer left."""
     files = [path for path in (folder / "run").rglob("*") if path.is_file()]
