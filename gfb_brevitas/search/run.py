@@ -53,10 +53,8 @@ from gfb_brevitas.search.loop_trainer import LoopTrainer
 from gfb_brevitas.search.plan import Unit, planned_units, step_name
 from gfb_brevitas.search.run_folder import RunFolder
 from gfb_brevitas.search.run_profile import mean_clipping_values, profile_document
-from gfb_brevitas.search.search_study import SearchStudy
-from gfb_brevitas.search.storages import delete_studies, require_no_studies, require_own_studies
+from gfb_brevitas.search.run_studies import RunStudies
 from gfb_brevitas.search.training import Trainer
-from gfb_brevitas.search.trial_writer import TrialWriter
 from gfb_brevitas.search.validation import Validation, is_better
 from gfb_brevitas.space import Bits
 
@@ -130,7 +128,7 @@ class Run:
         self.model, self.loss, self.data = model, loss, data
         self.constraints, self.search = constraints, search
         self.trainer, self.validation, self.searched = trainer, validation, searched
-        self.name, self.storage, self.folder, self.callbacks = name, storage, folder, callbacks
+        self.name, self.folder, self.callbacks = name, folder, callbacks
         self.world = current_world()
         self.path = None if folder is None else folder.path
         self.units = planned_units(search, calibrate=calibrate, searched=searched)
@@ -143,8 +141,13 @@ class Run:
         self._id = uuid4().hex
         self._was_complete = False
         self._pretrain = pretrain
-        self._writer: TrialWriter | None = None
-        self._search_study: SearchStudy | None = None
+        self._studies = RunStudies(
+            storage,
+            name=name,
+            units=self.units,
+            constraints=constraints,
+            unwritten=None if folder is None else folder.unwritten,
+        )
         model.set_allocation(pretrain if search.pretrain_epochs else start)
 
     @property
@@ -154,8 +157,7 @@ class Run:
 
     def begin(self, configuration: dict[str, Any], versions: dict[str, str]) -> None:
         """Start a new run."""
-        if self.storage is not None:
-            require_no_studies(self.storage, [self.name, *self._study_names()])
+        self._studies.require_none()
         if self.folder is not None:
             self.folder.clear()
             self._save()
@@ -175,10 +177,7 @@ class Run:
         checkpoint = self.folder.checkpoints.load()
         self._records = list(self.folder.history(checkpoint.records))
         self._restore(checkpoint)
-        if self.storage is not None:
-            self.folder.unwritten.read()  # an error before anything is changed
-            require_own_studies(self.storage, [self.name], self._id)
-            delete_studies(self.storage, self._study_names(), self._id)
+        self._studies.make_room(self._id, self.completed)
         _logger.info("Resumed after %d of %d units.", self.completed, len(self.units))
         self._lead(checkpoint)
         self._notify_start(configuration, resumed=True)
@@ -199,21 +198,16 @@ class Run:
             "epoch": self._epoch,
             "round": self._end_round,
         }
-        # Not made by the constructor: a resumed run has another id then.
-        self._writer = None if self.storage is None else TrialWriter(self.storage, self._id)
-        try:
-            self._catch_up()
-            self._search_study = self._begun_search_study()
+        with self._studies.written(
+            self._id,
+            self.completed,
+            self.history,
+            pretrain=self._pretrain,
+            start=self._start,
+            attributes=self._attributes(),
+        ):
             for unit in self.units[self.completed :]:
                 self._complete(perform[unit.kind](unit))
-        except BaseException as error:
-            if self._search_study is not None:
-                self._search_study.stopped(error)
-            raise
-        finally:
-            if self._writer is not None:
-                self._writer.close(self._other_place())
-                self._keep_unwritten(stopped=True)
 
     def restore_best(self) -> BestState:
         """Bring the model to the best feasible state.
@@ -266,8 +260,8 @@ class Run:
             config=self.search,
             round=unit.round,
             step=unit.number,
-            study_name=f"{self.name}/{step_name(unit)}",
-            writer=self._writer,
+            study_name=self._studies.name_of(unit),
+            writer=self._studies.writer,
             log=self._generation_log(unit),
             on_generation=self._keep,
         )
@@ -336,7 +330,7 @@ class Run:
 
     def _complete(self, record: Record) -> None:
         self._keep(record, tell=False)
-        self._keep_unwritten()  # before the checkpoint, after which the step would not be repeated
+        self._studies.keep_unwritten()  # before the checkpoint, after which the step would not be repeated
         self.completed += 1
         self._save()
         self._notify(record)
@@ -349,8 +343,7 @@ class Run:
             self._notify(record)
 
     def _notify(self, record: Record) -> None:
-        if self._search_study is not None:  # before callbacks, which may raise
-            notify([self._search_study], record)
+        self._studies.tell(record)  # before callbacks, which may raise
         notify(self.callbacks, record)
 
     def _save(self) -> None:
@@ -402,10 +395,6 @@ class Run:
             step_name(unit), {"round": unit.round, "step": unit.number, "state": state}
         )
 
-    def _study_names(self) -> list[str]:
-        left = self.units[self.completed :]
-        return [f"{self.name}/{step_name(unit)}" for unit in left if unit.kind == "step"]
-
     def _notify_start(self, configuration: dict[str, Any], *, resumed: bool) -> None:
         path = None if self.folder is None else self.folder.path
         start = StartRecord(
@@ -423,50 +412,14 @@ class Run:
     def _feasible(self) -> bool:
         return bool(self.constraints.feasible(self._bits()[None, :])[0])
 
-    def _begun_search_study(self) -> SearchStudy | None:
-        if self._writer is None:
-            return None
-        study = SearchStudy(
-            self.constraints,
-            self.units,
-            name=self.name,
-            writer=self._writer,
-            pretrain=self._pretrain,
-            start=self._start,
-        )
+    def _attributes(self) -> dict[str, Any]:
+        """What the study of the run says of it."""
         attributes: dict[str, Any] = {"seed": self.search.seed}
         if self.searched:
             attributes["method"] = self.search.method
         if self.path is not None:
             attributes["run_folder"] = str(self.path.resolve())
-        study.begin(self.history, attributes)
-        return study
-
-    def _catch_up(self) -> None:
-        """Write what the storage did not take before the run was stopped."""
-        if self._writer is None or self.folder is None:
-            return
-        again = {self.name, *self._study_names()}
-        left = self.folder.unwritten.read()
-        self._writer.catch_up({name: trials for name, trials in left.items() if name not in again})
-        if left:
-            self._keep_unwritten()
-
-    def _keep_unwritten(self, *, stopped: bool = False) -> None:
-        if self._writer is None or self.folder is None:
-            return
-        # What is followed is written again by a resumed run anyway: the history has it.
-        followed = {} if stopped else self._writer.heads
-        trials = {name: left for name, left in self._writer.waiting.items() if name not in followed}
-        self.folder.unwritten.keep(trials, self._writer.heads)
-
-    def _other_place(self) -> str:
-        if self.folder is None:
-            return "Without a run folder they are kept nowhere else."
-        return (
-            f"They are kept in {str(self.folder.unwritten.path)!r}, an Optuna journal. Resuming the run, "
-            "also one that has ended, writes them into the storage."
-        )
+        return attributes
 
     def _recovery(self, epoch: int) -> str:
         if not self.world.is_first:

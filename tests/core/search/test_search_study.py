@@ -212,7 +212,9 @@ def test_a_storage_that_was_away_gets_the_trials_when_the_run_is_resumed(
                 raise OSError("connection refused")
             return super().create_new_trial(*arguments, **more)
 
-    monkeypatch.setattr("gfb_brevitas.search.run.TrialWriter", lambda *args: TrialWriter(*args, patience=0.0))
+    monkeypatch.setattr(
+        "gfb_brevitas.search.run_studies.TrialWriter", lambda *args: TrialWriter(*args, patience=0.0)
+    )
     storage, folder = Away(), tmp_path / "run"
     run(storage=storage, run_folder=folder)
     assert not study(storage).trials

@@ -390,7 +390,9 @@ def test_a_run_whose_storage_fails_ends_as_one_without(
 ) -> None:
     expected = run(name="run")
     fragile = Fragile()
-    monkeypatch.setattr("gfb_brevitas.search.run.TrialWriter", lambda *args: TrialWriter(*args, patience=0.0))
+    monkeypatch.setattr(
+        "gfb_brevitas.search.run_studies.TrialWriter", lambda *args: TrialWriter(*args, patience=0.0)
+    )
     fragile.failures = 10**6
     with caplog.at_level(logging.WARNING):
         result = run(name="run", storage=fragile, run_folder=tmp_path / "run")

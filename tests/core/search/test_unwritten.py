@@ -58,7 +58,9 @@ def expected(tmp_path: Path) -> dict[str, Any]:
 def test_a_resumed_run_brings_the_storage_up_to_date(
     tmp_path: Path, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch, stop: int | None
 ) -> None:
-    monkeypatch.setattr("gfb_brevitas.search.run.TrialWriter", lambda *args: TrialWriter(*args, patience=0.0))
+    monkeypatch.setattr(
+        "gfb_brevitas.search.run_studies.TrialWriter", lambda *args: TrialWriter(*args, patience=0.0)
+    )
     storage, folder = Down(), tmp_path / "run"
     if stop is None:
         run(storage=storage, run_folder=folder, callbacks=[At(storage, down=2)])
