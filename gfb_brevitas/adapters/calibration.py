@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -80,17 +81,43 @@ def _collecting(activations: list[Site]) -> Iterator[None]:
             site.learned.sampler = ValueSampler(site.channel_dim)
         else:
             site.quantizer.train()
-    # Quant tensors hold values that are not quantized now; Brevitas would refuse to negate them.
-    IntQuantTensor.is_valid = True
     try:
-        yield
+        with _every_quant_tensor_valid():
+            yield
     finally:
-        del IntQuantTensor.is_valid
         for site in activations:
             if site.learned is not None:
                 site.learned.sampler = None
             else:
                 site.quantizer.apply(_end_statistics)
+
+
+_originally_valid = IntQuantTensor.is_valid
+_calibrating: set[int] = set()  # identities of threads
+_calibrating_changes = threading.Lock()
+
+
+@contextmanager
+def _every_quant_tensor_valid() -> Iterator[None]:
+    """Quant tensors hold values that are not quantized now; Brevitas would refuse to negate them.
+
+    In this thread only: others may search or train other models meanwhile.
+    """
+    own = threading.get_ident()
+    with _calibrating_changes:
+        _calibrating.add(own)
+        IntQuantTensor.is_valid = property(_is_valid)
+    try:
+        yield
+    finally:
+        with _calibrating_changes:
+            _calibrating.discard(own)
+            if not _calibrating:
+                del IntQuantTensor.is_valid
+
+
+def _is_valid(tensor: IntQuantTensor) -> bool:
+    return threading.get_ident() in _calibrating or bool(_originally_valid.fget(tensor))
 
 
 def _end_statistics(module: nn.Module) -> None:

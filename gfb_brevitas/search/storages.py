@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +23,9 @@ LONGEST_OPENING_S = 60.0
 """Seconds after which a storage that does not answer when a run starts is an error."""
 
 _POSTGRESQL = "postgresql"
+_MOST_ATTEMPTS = 10
+# What SQLite, PostgreSQL and MySQL say of tables, types and rows that another process was faster to make.
+_CREATED_MEANWHILE = ("already exists", "UNIQUE constraint", "duplicate key", "Duplicate entry")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +55,8 @@ def opened_storage(storage: Storage | None) -> optuna.storages.BaseStorage | Non
         )
     try:
         if storage.startswith("sqlite"):  # gives up a lock by itself; one in memory is this thread's
-            return optuna.storages.get_storage(storage)
-        return within(LONGEST_OPENING_S, lambda: optuna.storages.get_storage(storage))
+            return _opened(storage)
+        return within(LONGEST_OPENING_S, lambda: _opened(storage))
     except ImportError as error:
         raise ConfigurationError(_driver_missing(storage)) from error
     except Exception as error:  # of whichever database driver
@@ -60,6 +65,18 @@ def opened_storage(storage: Storage | None) -> optuna.storages.BaseStorage | Non
             "URL, that its folder exists, that the driver of the database is installed and that the server "
             "runs."
         ) from error
+
+
+def _opened(url: str) -> optuna.storages.BaseStorage:
+    """A storage, also where another process creates the tables of a new database at the same moment."""
+    for _ in range(_MOST_ATTEMPTS - 1):
+        try:
+            return optuna.storages.get_storage(url)
+        except Exception as error:  # of whichever database driver
+            if not any(sign in str(error) for sign in _CREATED_MEANWHILE):
+                raise
+            time.sleep(random.Random().uniform(0.0, 0.2))  # not of the global generator
+    return optuna.storages.get_storage(url)
 
 
 def new_study(

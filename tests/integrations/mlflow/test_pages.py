@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,44 +9,29 @@ from mlflow import MlflowClient
 
 from gfb_integrations.mlflow import MlflowTracking
 from tests.core.search.small_problem import run
+from tests.integrations.chromium import chromium, needs_chromium
 from tests.integrations.mlflow.servers import MlflowServer
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
-
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+@needs_chromium
 # Playwright's own: its event loop's sockets are left to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 def test_the_run_and_its_charts_are_shown(shared_server: MlflowServer, tmp_path: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with MlflowTracking(shared_server.url, experiment="pages", timeout_s=60) as tracking:
         run(callbacks=[tracking], run_folder=tmp_path / "seen")
     found = MlflowClient(shared_server.url).get_run(str(tracking.run_id))
     page_of_run = f"{shared_server.url}/#/experiments/{found.info.experiment_id}/runs/{found.info.run_id}"
     errors: list[str] = []
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        try:
-            page = browser.new_page(viewport={"width": 1400, "height": 1600})
-            page.on("pageerror", lambda error: errors.append(str(error)))
-            page.goto(page_of_run)
-            page.get_by_text("generation/best_value").first.wait_for(timeout=30_000)
-            page.get_by_text("budgets.0.cost.name").first.wait_for(timeout=30_000)
-            page.goto(f"{page_of_run}/model-metrics")
-            page.locator(".js-plotly-plot .trace, .js-plotly-plot path.js-line").first.wait_for(
-                state="attached", timeout=30_000
-            )
-            page.screenshot(path=tmp_path / "metrics.png")
-        finally:
-            browser.close()
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1400, "height": 1600})
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(page_of_run)
+        page.get_by_text("generation/best_value").first.wait_for(timeout=30_000)
+        page.get_by_text("budgets.0.cost.name").first.wait_for(timeout=30_000)
+        page.goto(f"{page_of_run}/model-metrics")
+        page.locator(".js-plotly-plot .trace, .js-plotly-plot path.js-line").first.wait_for(
+            state="attached", timeout=30_000
+        )
+        page.screenshot(path=tmp_path / "metrics.png")
     assert errors == []
     assert (tmp_path / "metrics.png").stat().st_size > 10_000

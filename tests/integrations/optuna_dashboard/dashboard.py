@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,16 +13,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = "/usr/bin/chromium"
-_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from tests.integrations.chromium import chromium
+
 _STARTS_WITHIN_S = 60.0
 
 
@@ -83,28 +74,13 @@ def dashboard(storage: str, artifacts: Path) -> Iterator[Dashboard]:
             process.terminate()
 
 
-def why_no_browser() -> str | None:
-    """Why pages cannot be looked at; ``None`` if they can."""
-    try:
-        import playwright  # noqa: F401
-    except ImportError:
-        return "playwright is not installed"
-    return None if shutil.which(CHROMIUM) else f"there is no {CHROMIUM}"
-
-
 @contextmanager
 def browser_page() -> Iterator[tuple[Any, list[str]]]:
     """A page in a real browser, and the list of all errors that it meets."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1500, "height": 1800})
         errors: list[str] = []
         page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("response", lambda r: errors.append(f"{r.status} {r.url}") if r.status >= 400 else None)
-        try:
-            yield page, errors
-        finally:
-            browser.close()
+        yield page, errors

@@ -17,11 +17,11 @@ import pytest
 from gfb_brevitas.search import SearchConfig, SearchResult
 from gfb_integrations.optuna_dashboard import DashboardNotes
 from tests.core.search.small_problem import SEARCH, run
+from tests.integrations.chromium import needs_chromium
 from tests.integrations.optuna_dashboard.dashboard import (
     Dashboard,
     browser_page,
     dashboard,
-    why_no_browser,
 )
 
 STEP = "digits/round-01/step-01"
@@ -131,7 +131,7 @@ def test_the_importance_of_widths(shown: Shown) -> None:
         assert {row["name"] for row in rows[0]} == {"0.weight_quant", "2.act_quant", "4.weight_quant"}
 
 
-@pytest.mark.skipif(why_no_browser() is not None, reason=f"no browser: {why_no_browser()}")
+@needs_chromium
 def test_the_pages_in_a_browser(shown: Shown) -> None:
     ids = shown.server.ids()
     with browser_page() as (page, errors):

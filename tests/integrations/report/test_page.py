@@ -12,10 +12,11 @@ pytest.importorskip("playwright.sync_api", reason="needs playwright")
 from playwright.sync_api import Browser
 
 from gfb_integrations.report import write_report
+from tests.integrations.chromium import chromium, needs_chromium
 from tests.integrations.recorded_runs import HOSTILE, KINDS
-from tests.integrations.report.browser import CHROMIUM, started, visited
+from tests.integrations.report.browser import visited
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+pytestmark = needs_chromium
 
 Report = Callable[[str], Path]
 # Charts that every kind of run has; the others are said to be missing.
@@ -24,8 +25,8 @@ CHARTS = {"ended": 8, "given": 4, "under_way": 6}
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with started() as chromium:
-        yield chromium
+    with chromium() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
