@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,16 @@ def test_a_resumed_run_goes_on_with_its_trials(
     assert study(make_storage(place)).user_attrs == attributes
 
 
+def delete(name: str, storage: optuna.storages.BaseStorage) -> None:
+    """As somebody who tries again: SQLite refuses at once where two would wait for each other."""
+    for _ in range(50):
+        try:
+            return optuna.delete_study(study_name=name, storage=storage)
+        except optuna.exceptions.StorageInternalError:
+            time.sleep(0.05)
+    raise AssertionError("the study cannot be deleted")
+
+
 def test_a_deleted_study_is_written_again_from_the_history(
     tmp_path: Path, whole: list[tuple[Any, ...]], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -190,7 +201,7 @@ def test_a_deleted_study_is_written_again_from_the_history(
     class Delete:
         def on_round(self, record: Any) -> None:
             if record.round == 1:
-                optuna.delete_study(study_name="run", storage=make_storage(place))
+                delete("run", make_storage(place))
 
     run(storage=make_storage(place), run_folder=tmp_path / "run", callbacks=[Delete()])
     assert "'run' was deleted" in caplog.text and "3 of 'run'" in caplog.text
