@@ -54,7 +54,7 @@ def call(reference: str, folder: Path | None = None) -> Any:
     if not callable(found) or hasattr(found, "__iter__"):
         return found
     _require_no_arguments(found, reference)
-    with _users_code(f"{reference!r} failed"):
+    with users_code(f"{reference!r} failed"):
         return found()
 
 
@@ -73,19 +73,19 @@ def _require_no_arguments(function: Any, reference: str) -> None:
 
 
 @contextmanager
-def _users_code(what: str) -> Iterator[None]:
+def users_code(what: str) -> Iterator[None]:
     """Tell what the user's code raises with its own part of the traceback."""
     try:
         yield
     except GfbError:
         raise
     except Exception as error:
-        error.__traceback__ = _from_users_code_on(error.__traceback__)
+        error.__traceback__ = _fromusers_code_on(error.__traceback__)
         text = "".join(traceback.format_exception(error)).rstrip()
         raise ConfigurationError(f"{what}:\n{text}") from error
 
 
-def _from_users_code_on(frames: TracebackType | None) -> TracebackType | None:
+def _fromusers_code_on(frames: TracebackType | None) -> TracebackType | None:
     while frames is not None and _is_between(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next
     return frames
@@ -93,11 +93,12 @@ def _from_users_code_on(frames: TracebackType | None) -> TracebackType | None:
 
 def _is_between(file: str) -> bool:
     """Whether a file is on the way from here into the user's code."""
-    return file in (__file__, importlib.__file__) or file.startswith("<frozen importlib")
+    own = Path(file).parent == Path(__file__).parent
+    return own or file == importlib.__file__ or file.startswith("<frozen importlib")
 
 
 def _imported(module: str, reference: str, place: Path) -> Any:
-    with _users_code(f"{reference!r}: the module {module!r} failed while it was imported"):
+    with users_code(f"{reference!r}: the module {module!r} failed while it was imported"):
         try:
             return importlib.import_module(module)
         except ModuleNotFoundError as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -15,7 +15,7 @@ from torch import nn
 from gfb_brevitas.adapters.searchable import SearchableModel, make_searchable
 from gfb_brevitas.configuration.document import Document, read_document
 from gfb_brevitas.configuration.losses import LOSSES, METRICS, Loss, accuracy_on
-from gfb_brevitas.configuration.references import call, load_object
+from gfb_brevitas.configuration.references import call, load_object, users_code
 from gfb_brevitas.configuration.schema import (
     BoardBudget,
     CostBudget,
@@ -32,10 +32,11 @@ from gfb_brevitas.evaluation.batches import Batches
 from gfb_brevitas.files import write_text_atomically
 from gfb_brevitas.rules import Fix, Range, Rule, Tie
 from gfb_brevitas.search.alternation import fit
-from gfb_brevitas.search.callbacks import AnyCallback
+from gfb_brevitas.search.callbacks import AnyCallback, require_callbacks
 from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 from gfb_brevitas.search.presets import preset
 from gfb_brevitas.search.result import SearchResult
+from gfb_brevitas.search.training_loop import TrainingLoop
 
 FILE_NAME = "run.yaml"
 """The configuration in a run's folder, with all that was changed on the command line."""
@@ -73,7 +74,8 @@ class ConfiguredRun:
         """
         folder = document.path.parent if code is None else code
         run = cls(document=document, configuration=validated(document), code=folder.resolve())
-        run.search, run.training, run.rules, run.budgets  # noqa: B018 - errors before any work
+        run.search, run.rules, run.budgets  # noqa: B018 - errors before any work
+        _ = run.training_loop or run.training
         return run
 
     @classmethod
@@ -113,11 +115,25 @@ class ConfiguredRun:
         return found
 
     @property
+    def training_loop(self) -> Callable[[SearchableModel, int], TrainingLoop] | None:
+        """What makes the user's training loop for a model and a number of epochs, if there is one."""
+        reference = self.configuration.training
+        if not isinstance(reference, str):
+            return None
+        make: Any = self._loaded(reference, "training")
+        if not callable(make):
+            raise ConfigurationError(
+                f"{self.document.place(('training',))}: {reference!r} must be a class or function that is "
+                f"called with the searchable model and the number of epochs; it is {make!r:.60}."
+            )
+        return cast(Callable[[SearchableModel, int], TrainingLoop], make)
+
+    @property
     def training(self) -> TrainingConfig:
         """Settings of the training; functions of the user are loaded."""
-        chosen = self.configuration.preset
+        chosen, given = self.configuration.preset, self.configuration.training
         base = {} if chosen is None else _as_dict(preset(chosen).training)
-        values = {name: _tupled(value) for name, value in self.configuration.training.items()}
+        values = {} if isinstance(given, str) else {name: _tupled(value) for name, value in given.items()}
         for name in _FUNCTIONS:
             value = values.get(name)
             if isinstance(value, str) and ":" in value:
@@ -190,6 +206,7 @@ class ConfiguredRun:
         assert train is not None
         validation = self.batches("validation_batches")
         searchable = self.searchable()
+        training, own = self._training_of(searchable), self._callbacks()
         self._keep()
         return fit(
             searchable,
@@ -201,13 +218,28 @@ class ConfiguredRun:
             budgets=self.budgets,
             metric=self._metric(validation),
             search=self.search,
-            training=self.training,
+            training=training,
             run_folder=self.run_folder,
             resume=True,
             storage=self.configuration.storage,
             name=self.configuration.name,
-            callbacks=callbacks,
+            callbacks=[*callbacks, *own],
         )
+
+    def _training_of(self, searchable: SearchableModel) -> TrainingConfig | TrainingLoop:
+        make = self.training_loop
+        if make is None:
+            return self.training
+        with users_code(f"{self.document.place(('training',))}: {self.configuration.training!r} failed"):
+            return make(searchable, self.search.epochs)
+
+    def _callbacks(self) -> list[AnyCallback]:
+        own: list[AnyCallback] = []
+        for i, reference in enumerate(self.configuration.callbacks):
+            callback = self._at(("callbacks", i), call, reference, self.code)
+            self._at(("callbacks", i), require_callbacks, [callback])
+            own.append(callback)
+        return own
 
     def _keep(self) -> None:
         """Write the configuration into the folder, unless it holds a run already."""

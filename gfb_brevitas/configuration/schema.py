@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonS
 from gfb_brevitas.quant import ClippingKind
 from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 
-Reference = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$", description="User code, module:function.")]
+_REFERENCE = r"^[\w.]+:[\w.]+$"
+Reference = Annotated[str, Field(pattern=_REFERENCE, description="User code, module:function.")]
 Widths = tuple[int, int]
 
 
@@ -21,6 +22,11 @@ def _settings_schema(kind: type) -> dict[str, Any]:
         "properties": {field.name: {} for field in fields(kind)},
         "additionalProperties": False,
     }
+
+
+def _settings_or_reference(kind: type) -> dict[str, Any]:
+    reference = {"type": "string", "pattern": _REFERENCE, "description": "User code, module:function."}
+    return {"anyOf": [_settings_schema(kind), reference]}
 
 
 class _Section(BaseModel):
@@ -143,7 +149,10 @@ class RunConfiguration(_Section):
         budgets: The budgets.
         preset: Settings of the paper that ``search`` and ``training`` go on from.
         search: Settings of :class:`gfb_brevitas.SearchConfig`.
-        training: Settings of :class:`gfb_brevitas.TrainingConfig`; functions as module:function.
+        training: Settings of :class:`gfb_brevitas.TrainingConfig`, functions as module:function; or a class
+            or function that returns a :class:`gfb_brevitas.TrainingLoop` for the searchable model and the
+            number of epochs.
+        callbacks: Classes or functions without arguments that return callbacks, or callbacks themselves.
         run_folder: Where the run is kept; relative to the current folder.
         name: First part of the names of Optuna studies.
         storage: URL of an Optuna storage.
@@ -170,7 +179,8 @@ class RunConfiguration(_Section):
     budgets: list[Budgets] = []
     preset: Literal["cifar", "imagenet", "cityscapes"] | None = None
     search: Annotated[dict[str, Any], WithJsonSchema(_settings_schema(SearchConfig))] = {}
-    training: Annotated[dict[str, Any], WithJsonSchema(_settings_schema(TrainingConfig))] = {}
+    training: Annotated[dict[str, Any] | str, WithJsonSchema(_settings_or_reference(TrainingConfig))] = {}
+    callbacks: list[Reference] = []
     run_folder: str
     name: str | None = None
     storage: str | None = None

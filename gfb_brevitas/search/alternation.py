@@ -19,7 +19,7 @@ from gfb_brevitas.constraints import Budget, Constraints
 from gfb_brevitas.distributed import current_world, in_all_processes
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.evaluation.batches import Batches, LossFunction, require_batches
-from gfb_brevitas.search.callbacks import AnyCallback, EndRecord, notify
+from gfb_brevitas.search.callbacks import AnyCallback, EndRecord, notify, require_callbacks
 from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 from gfb_brevitas.search.fingerprint import described, described_model
 from gfb_brevitas.search.loading import require_searchable
@@ -248,8 +248,7 @@ def _check_kinds(model: object, search: object, training: object, callbacks: obj
     if not isinstance(search, SearchConfig):
         raise ConfigurationError(f"`search` must be a SearchConfig; got {search!r}.")
     require_training(training)
-    if not isinstance(callbacks, Sequence):
-        raise ConfigurationError(f"`callbacks` must be a list or tuple; got {type(callbacks).__name__!r}.")
+    require_callbacks(callbacks)
 
 
 def _check_data(data: RunData, validation: Batches | None) -> None:

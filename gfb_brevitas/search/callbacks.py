@@ -10,11 +10,12 @@ in ``StartRecord.history``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.search.history import (
     CalibrationRecord,
     EpochRecord,
@@ -110,3 +111,23 @@ def notify(callbacks: Iterable[AnyCallback], record: Record | StartRecord | EndR
         method = getattr(callback, _METHODS[type(record)], None)
         if method is not None:
             method(record)
+
+
+def require_callbacks(callbacks: object) -> None:
+    """Check what the user passed as ``callbacks``.
+
+    Raises:
+        ConfigurationError: If it is no sequence, or one of them would never be called.
+    """
+    if not isinstance(callbacks, Sequence):
+        raise ConfigurationError(f"`callbacks` must be a list or tuple; got {type(callbacks).__name__!r}.")
+    for callback in callbacks:
+        if isinstance(callback, type):
+            raise ConfigurationError(
+                f"`callbacks` must be objects; got the class {callback.__name__!r}. Make one of it first."
+            )
+        if not any(callable(getattr(callback, method, None)) for method in _METHODS.values()):
+            raise ConfigurationError(
+                f"A callback has at least one of the methods {', '.join(_METHODS.values())}; got "
+                f"{callback!r:.60}, which has none."
+            )

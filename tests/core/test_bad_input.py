@@ -437,6 +437,18 @@ SETTINGS = [
         ("`callbacks` must be a list or tuple", "got 'Callback'"),
     ),
     Case(
+        "the class of a callback",
+        lambda folder: quick(callbacks=[gfb.Callback], loss=never),
+        gfb.ConfigurationError,
+        ("`callbacks` must be objects", "the class 'Callback'"),
+    ),
+    Case(
+        "a callback that would never be called",
+        lambda folder: quick(callbacks=[print], loss=never),
+        gfb.ConfigurationError,
+        ("at least one of the methods on_start", "got <built-in function print>"),
+    ),
+    Case(
         "a run folder under a file",
         lambda folder: quick(run_folder=written(folder / "file", "") / "run", loss=never),
         gfb.ConfigurationError,

@@ -225,3 +225,76 @@ def test_runs_side_by_side(folder: Path) -> None:
     text = command("compare", "run0", "run1").stdout
     assert "run0" in text and "run1" in text and "weight_size" in text
     assert_one_line(command("compare", "run0", "none"), "There is no folder 'none'")
+
+
+OWN_CODE = """
+class Training:
+    def __init__(self, model, epochs):
+        self.optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        self.epochs = epochs
+
+    def run_epoch(self, model, epoch):
+        assert self.epochs == epoch.total
+        for batch in epoch.batches:
+            self.optimizer.zero_grad()
+            epoch.loss(model, batch).backward()
+            self.optimizer.step()
+        return 0.25
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+def failing_training(model, epochs):
+    raise RuntimeError("no such thing")
+
+heard = []
+
+class Listening:
+    def on_epoch(self, record):
+        heard.append(record.train_loss)
+
+listening = Listening()
+seven = 7
+"""
+
+
+def test_a_training_loop_and_callbacks_of_one_s_own(folder: Path) -> None:
+    (folder / "configured_network.py").write_text(NETWORK + OWN_CODE)
+    (folder / "search.yaml").write_text(
+        SEARCH.replace(
+            'training: {learning_rate: 0.05, optimizer: "configured_network:sgd"}',
+            "training: configured_network:Training\n"
+            "callbacks: [configured_network:Listening, configured_network:listening]",
+        )
+    )
+    result = command("run", "search.yaml", "--json")
+    assert result.exit_code == 0, result.output
+    assert [epoch.train_loss for epoch in gfb.RecordedRun.load("run").history.epochs] == [0.25, 0.25]
+    assert sys.modules["configured_network"].heard == [0.25] * 4
+    assert command("resume", "run", "--json").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("training=configured_network:Nothing", "has no 'Nothing'"),
+        ("training=configured_network:seven", "called with the searchable model and the number of epochs"),
+        ("training=configured_network:failing_training", "RuntimeError: no such thing"),
+        ("training=configured_network:train", "failed"),
+        ("callbacks=[configured_network:seven]", "at least one of the methods on_start"),
+        ("callbacks=[configured_network:nowhere]", "has no 'nowhere'"),
+        ("callbacks=[seven]", "names user code as module:function"),
+        ("training=adam", "named as module:function"),
+        ("training=3", "`training`"),
+    ],
+)
+def test_errors_in_code_of_one_s_own_leave_no_run(folder: Path, change: str, message: str) -> None:
+    (folder / "configured_network.py").write_text(NETWORK + OWN_CODE)
+    result = command("run", "search.yaml", change)
+    assert result.exit_code == 1
+    assert message in " ".join(result.output.split())
+    assert "running.py" not in result.output
+    assert not Path("run").exists()
