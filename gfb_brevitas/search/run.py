@@ -325,6 +325,7 @@ class Run:
             model=snapshot(self.model),
         )
         if self.folder is not None:
+            self.folder.require_in_place()
             self.folder.checkpoints.save_best(self.best)
         return True
 
