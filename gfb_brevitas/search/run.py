@@ -404,6 +404,7 @@ class Run:
             resumed=resumed,
             history=self.history,
             name=self.name,
+            run_id=self._id,
         )
         notify(self.callbacks, start)
 

@@ -14,14 +14,25 @@ from collections.abc import Iterable, Iterator
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
-from gfb_integrations.mlflow.spool import Delivered, Event, Line, read_lines, without_password
+from gfb_integrations.mlflow.spool import (
+    EVENTS,
+    EXPERIMENT,
+    OWN_EVENTS,
+    SEARCH,
+    Delivered,
+    Event,
+    Line,
+    read_lines,
+    without_password,
+)
 
-FILES = ("events.jsonl", "courier.jsonl")
+FILES = (EVENTS, OWN_EVENTS)
 KEY_TAG = "gfb_brevitas.key"
 MOST_EVENTS = 500
 # MLflow's pages then show what is for training models, and not what is for language models.
@@ -54,6 +65,9 @@ class Delivery:
         self.state = Delivered.load(folder)
         self._settled = False
         self._in_doubt = True
+        # Where the state got lost, everything that is there may have been delivered.
+        lost = not self.state.offsets
+        self._doubtful = {name: _size(folder / name) if lost else 0 for name in FILES}
 
     @property
     def later(self) -> int:
@@ -135,7 +149,7 @@ class Delivery:
             self._carry_out(events)
             self.state.offsets[name] = stretch[-1].end
             self.state.save(self.folder)
-            self._in_doubt = False
+            self._in_doubt = stretch[-1].end < self._doubtful[name]
 
     def _carry_out(self, events: list[Event]) -> None:
         if len(events) == 1:
@@ -192,7 +206,19 @@ class Delivery:
             raise RuntimeError("the runs are not there any more") from error
 
     def _run(self, event: Event) -> str:
-        return self.state.runs[event["run"]]
+        """Id of an event's run; where the line that was to make it is damaged, it is made without."""
+        key = event["run"]
+        if key not in self.state.runs:
+            _logger.warning(
+                "What the MLflow run %r begins with is damaged or was refused; it begins without.", key
+            )
+            of_folder = uuid5(NAMESPACE_URL, self.folder.resolve().as_uri()).hex
+            parent = None if key == SEARCH else SEARCH
+            if parent is not None:
+                self._run({**event, "run": SEARCH})
+            about = {"run": key, "parent": parent, "unique": of_folder, "experiment": EXPERIMENT}
+            self._create({**about, "name": None if parent is None else key, "time": event["time"]})
+        return self.state.runs[key]
 
     def _create(self, event: Event) -> None:
         if event["run"] in self.state.runs:
@@ -279,8 +305,8 @@ class Delivery:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the chain of causes that HTTP libraries put into one text."""
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What an error says, without passwords and the chain of causes that HTTP libraries put into one text."""
+    text = without_password((str(error).strip().splitlines() or [type(error).__name__])[0])
     request, separator, causes = text.partition(" failed with exception ")
     if separator:
         reason = re.search(r"\[Errno -?\d+\] [\w ]+|[\w ]*timed out", causes)
@@ -322,6 +348,10 @@ def _parts(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 def _time(line: Line) -> int:
     return 0 if line.event is None else int(line.event.get("time", 0))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _sync(path: Path) -> None:

@@ -14,10 +14,16 @@ from pathlib import Path
 from uuid import uuid4
 
 from gfb_integrations.mlflow.courier import Mission
-from gfb_integrations.mlflow.events import SEARCH
 from gfb_integrations.mlflow.process import CourierProcess
 from gfb_integrations.mlflow.spool import (
+    EVENTS,
     FOLDER,
+    LOCK,
+    LOG,
+    MODELS,
+    OWN_EVENTS,
+    SEARCH,
+    STATE,
     Delivered,
     Event,
     EventFile,
@@ -34,11 +40,14 @@ class Session:
     Args:
         run_folder: The run's folder; without one events are kept in a temporary folder.
         uri: The server or store.
+        run_id: Id of the search, by which its MLflow runs are found where that they were made got lost.
         goes_on: Whether the run goes on, and its MLflow runs with it.
         system_metrics: Whether the machine's load is sampled.
     """
 
-    def __init__(self, run_folder: Path | None, uri: str, *, goes_on: bool, system_metrics: bool) -> None:
+    def __init__(
+        self, run_folder: Path | None, uri: str, run_id: str, *, goes_on: bool, system_metrics: bool
+    ) -> None:
         self._lock = threading.Lock()
         self._temporary = run_folder is None
         self.folder = (
@@ -47,9 +56,10 @@ class Session:
         if not goes_on:
             _clear(self.folder)
         self.uri = uri
-        self._events = EventFile(self.folder / "events.jsonl")
+        self._events = EventFile(self.folder / EVENTS)
         self.number = self._events.kinds["session"] + 1
         self.id, self.ended, self.closed = uuid4().hex, False, False
+        self._run_id = run_id or self.id
         self._failed = False
         mission = Mission(
             folder=str(self.folder), session=self.id, uri=uri, parent=None, system_metrics=system_metrics
@@ -74,7 +84,7 @@ class Session:
         """Write an event down, unless it was already."""
         with self._lock:
             if event["kind"] in ("run", "model"):
-                event = {**event, "unique": self.id}  # by which it is found where it was made already
+                event = {**event, "unique": self._run_id}  # by which it is found where it was made already
             try:
                 self._events.append({**event, "time": int(time.time() * 1000)})
                 if self._failed:
@@ -129,9 +139,9 @@ class Session:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an earlier run left of which nothing else is there."""
-    if not folder.exists():
-        return
+    """Remove what an earlier run left of which nothing else is there; files of others stay."""
     if not is_delivered(folder):
         _logger.warning("%s is of a run that is not there any more; it is removed.", folder)
-    shutil.rmtree(folder)
+    for name in (EVENTS, OWN_EVENTS, STATE, LOG, LOCK):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / MODELS, ignore_errors=True)

@@ -26,10 +26,10 @@ from gfb_brevitas.search.history import (
 )
 from gfb_integrations._optional import require
 from gfb_integrations.mlflow.events import (
-    SEARCH,
     RecordEvents,
     cost_values,
     flat_parameters,
+    metric_name,
     metrics,
     parameters,
     text,
@@ -37,7 +37,7 @@ from gfb_integrations.mlflow.events import (
 from gfb_integrations.mlflow.git_state import git_state
 from gfb_integrations.mlflow.models import save_for_mlflow
 from gfb_integrations.mlflow.session import Session
-from gfb_integrations.mlflow.spool import absolute
+from gfb_integrations.mlflow.spool import EXPERIMENT, MODELS, SEARCH, absolute
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +56,7 @@ FILES_AT_END = (
 """Files of the run folder that are logged when the run ends."""
 FILES_AFTERWARDS = ("report.html", "*.onnx", "*.png", "*.svg", "plots/*")
 """Files of the run folder that are logged when the tracking is closed."""
+_MOST_OF_TAG, _MOST_OF_NAME = 5000, 500  # characters, what every MLflow store takes
 _PACKAGES = ("gfb-brevitas", "torch", "brevitas", "optuna", "numpy", "mlflow")
 
 _logger = logging.getLogger("gfb_brevitas.mlflow")
@@ -105,12 +106,15 @@ class MlflowTracking(Callback):
         log_artifacts: Whether files of the run folder are logged.
         system_metrics: Whether the machine's load is logged.
         timeout_s: Seconds that closing waits for the server.
+
+    Raises:
+        ConfigurationError: If the experiment's name or ``timeout_s`` is outside its rule.
     """
 
     def __init__(
         self,
         tracking_uri: str | None = None,
-        experiment: str = "gfb_brevitas",
+        experiment: str = EXPERIMENT,
         run_name: str | None = None,
         parent_run_id: str | None = None,
         tags: Mapping[str, str] | None = None,
@@ -119,10 +123,17 @@ class MlflowTracking(Callback):
         system_metrics: bool = True,
         timeout_s: float = 15.0,
     ) -> None:
+        if not (isinstance(experiment, str) and experiment.strip() and len(experiment) <= _MOST_OF_NAME):
+            raise ConfigurationError(
+                f"`experiment` must be a name of 1 to {_MOST_OF_NAME} characters; got {experiment!r:.60}."
+            )
         if not timeout_s >= 0:
             raise ConfigurationError(f"`timeout_s` must be at least 0; got {timeout_s!r}.")
         self._tracking_uri, self._experiment, self._run_name = tracking_uri, experiment, run_name
-        self._parent_run_id, self._tags = parent_run_id, dict(tags or {})
+        self._parent_run_id = parent_run_id
+        self._tags = {
+            metric_name(str(name)): str(value)[:_MOST_OF_TAG] for name, value in (tags or {}).items()
+        }
         self._log_artifacts, self._system_metrics = log_artifacts, system_metrics
         self._timeout_s = timeout_s
         self._session: Session | None = None
@@ -153,6 +164,7 @@ class MlflowTracking(Callback):
         session = Session(
             record.run_folder,
             self._uri(),
+            record.run_id,
             goes_on=record.resumed,
             system_metrics=self._system_metrics,
         )
@@ -245,7 +257,7 @@ class MlflowTracking(Callback):
             MissingExtraError: If ONNX or ONNX Runtime is not installed.
         """
         session = self._started()
-        relative = Path("models") / f"{name}-{session.number}"
+        relative = Path(MODELS) / f"{name}-{session.number}"
         try:
             save_for_mlflow(result.model, example, session.folder / relative)
         except ExportError as error:

@@ -270,3 +270,9 @@ def test_what_needs_a_search_says_so(tmp_path: Path) -> None:
         MlflowTracking().log_artifact(tmp_path / "none")
     with pytest.raises(ConfigurationError, match="at least 0"):
         MlflowTracking(timeout_s=-1)
+
+
+@pytest.mark.parametrize("name", ["", "  ", "e" * 501, None])
+def test_an_experiment_that_no_store_takes(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="`experiment` must be a name"):
+        MlflowTracking(experiment=name)
