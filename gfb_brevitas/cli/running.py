@@ -6,8 +6,8 @@ import importlib
 import importlib.util
 import json
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, chdir, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -155,22 +155,32 @@ def _tracking(run: ConfiguredRun) -> Any:
     about = run.configuration.mlflow
     if about is False:
         return None
-    settings = {} if about is True else about.model_dump(exclude={"registered_name"})
-    return importlib.import_module("gfb_integrations.mlflow").MlflowTracking(**settings)
+    settings: dict[str, Any] = {} if about is True else about.model_dump(exclude={"registered_name"})
+    integration = importlib.import_module("gfb_integrations.mlflow")
+    with chdir(run.started_in if run.started_in.is_dir() else "."):
+        return integration.MlflowTracking(**{**settings, "tracking_uri": _store(settings)})
+
+
+def _store(settings: Mapping[str, Any]) -> str:
+    """Where MLflow writes, by the settings or its own; the same from any folder."""
+    uri = settings.get("tracking_uri") or importlib.import_module("mlflow").get_tracking_uri()
+    found: str = importlib.import_module("gfb_integrations.mlflow.spool").absolute(str(uri))
+    return found
 
 
 def _dashboard_notes(run: ConfiguredRun) -> Any:
     about = run.configuration.dashboard
     if about is False:
         return None
-    if run.configuration.storage is None:
+    if run.storage is None:
         raise ConfigurationError(f"{run.document.place(('dashboard',))}: `dashboard` needs a `storage`.")
     store = None
     if not isinstance(about, bool) and about.artifacts is not None:
-        Path(about.artifacts).mkdir(parents=True, exist_ok=True)
-        store = optuna.artifacts.FileSystemArtifactStore(about.artifacts)
+        folder = run.started_in / about.artifacts
+        folder.mkdir(parents=True, exist_ok=True)
+        store = optuna.artifacts.FileSystemArtifactStore(folder)
     integration = importlib.import_module("gfb_integrations.optuna_dashboard")
-    return integration.DashboardNotes(run.configuration.storage, artifact_store=store)
+    return integration.DashboardNotes(run.storage, artifact_store=store)
 
 
 def _what_follows(run: ConfiguredRun) -> list[Callable[[ConfiguredRun, nn.Module], Path]]:

@@ -37,11 +37,12 @@ from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 from gfb_brevitas.search.presets import preset
 from gfb_brevitas.search.result import SearchResult
 from gfb_brevitas.search.saving import saving
+from gfb_brevitas.search.storages import absolute_storage
 from gfb_brevitas.search.training_loop import TrainingLoop
 
 FILE_NAME = "run.yaml"
 """The configuration in a run's folder, with all that was changed on the command line."""
-_CODE_FOLDER = "code_folder"
+_CODE_FOLDER, _STARTED_IN = "code_folder", "started_in"
 _FUNCTIONS = ("optimizer", "schedule")  # settings of the training that may be user code
 
 
@@ -57,25 +58,34 @@ class ConfiguredRun:
         document: What was read.
         configuration: The same, checked.
         code: Folder in which modules of the user are looked for first.
+        started_in: Folder that relative places begin in, but for ``run_folder``.
     """
 
     document: Document
     configuration: RunConfiguration
     code: Path
+    started_in: Path
 
     @classmethod
-    def of(cls, document: Document, code: Path | None = None) -> ConfiguredRun:
+    def of(
+        cls, document: Document, code: Path | None = None, started_in: Path | None = None
+    ) -> ConfiguredRun:
         """Check a document.
 
         Args:
             document: The document.
             code: Folder of the user's modules; by default that of the file.
+            started_in: Folder that relative places begin in; by default the current one.
 
         Raises:
             ConfigurationError: Naming every setting that is wrong and its line.
         """
-        folder = document.path.parent if code is None else code
-        run = cls(document=document, configuration=validated(document), code=folder.resolve())
+        run = cls(
+            document=document,
+            configuration=validated(document),
+            code=(document.path.parent if code is None else code).resolve(),
+            started_in=Path.cwd() if started_in is None else started_in,
+        )
         run.search, run.rules, run.budgets  # noqa: B018 - errors before any work
         _ = run.training_loop or run.training
         return run
@@ -97,15 +107,26 @@ class ConfiguredRun:
                 "a program goes on when the program's command is repeated."
             )
         document = read_document(path)
-        code = document.content.pop(_CODE_FOLDER, None)
+        content = {**document.content, "run_folder": str(folder)}
+        code, started_in = (content.pop(name, None) for name in (_CODE_FOLDER, _STARTED_IN))
         if not isinstance(code, str):
             raise ConfigurationError(f"{str(path)!r} is damaged: it lacks `{_CODE_FOLDER}`.")
-        return cls.of(replace(document, content={**document.content, "run_folder": str(folder)}), Path(code))
+        return cls.of(
+            replace(document, content=content),
+            Path(code),
+            Path(started_in) if isinstance(started_in, str) else None,  # of an earlier release
+        )
 
     @property
     def run_folder(self) -> Path:
         """Where the run is kept."""
         return Path(self.configuration.run_folder)
+
+    @property
+    def storage(self) -> str | None:
+        """URL of the Optuna storage, the same from any folder."""
+        given = self.configuration.storage
+        return None if given is None else absolute_storage(given, self.started_in)
 
     @property
     def search(self) -> SearchConfig:
@@ -228,7 +249,7 @@ class ConfiguredRun:
             training=training,
             run_folder=self.run_folder,
             resume=True,
-            storage=self.configuration.storage,
+            storage=self.storage,
             name=self.configuration.name,
             callbacks=[_Keeping(self), *callbacks, *own],
         )
@@ -309,7 +330,8 @@ class _Keeping:
         path = self.run.run_folder / FILE_NAME
         if record.resumed and path.exists():
             return
-        content = {_CODE_FOLDER: str(self.run.code), **self.run.document.content}
+        places = {_CODE_FOLDER: str(self.run.code), _STARTED_IN: str(self.run.started_in)}
+        content = {**places, **self.run.document.content}
         with saving(path):
             write_text_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 

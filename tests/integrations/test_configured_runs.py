@@ -89,6 +89,48 @@ def test_a_run_is_exported_reported_tracked_and_annotated(folder: Path) -> None:
     assert [version.version for version in client.search_model_versions("name = 'net'")]
 
 
+STOPPING = """
+calls = 0
+
+def metric(model):
+    global calls
+    calls += 1
+    if calls == 2:
+        raise KeyboardInterrupt
+    return float(calls)
+"""
+
+
+@pytest.mark.parametrize("tracking", ["true", "{tracking_uri: 'sqlite:///mlflow.db'}"])
+def test_a_run_that_is_resumed_from_elsewhere_goes_on_in_its_own_places(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tracking: str
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", None)
+    (folder / "attached_network.py").write_text(NETWORK + STOPPING)
+    stopped = command(
+        *("run", "search.yaml", "-q", "metric=attached_network:metric", "report=false"),
+        *("storage=sqlite:///studies.db", "dashboard={artifacts: artifacts}", f"mlflow={tracking}"),
+    )
+    assert stopped.exit_code == 130, stopped.output
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    resumed = command("resume", folder / "run", "-q")
+    assert resumed.exit_code == 0, resumed.output
+    assert not list(elsewhere.iterdir())
+
+    study = optuna.load_study(study_name="run", storage=f"sqlite:///{folder}/studies.db")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'gfb_brevitas'")
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.info.run_name: run.info.status for run in runs} == dict.fromkeys(
+        ["run", "round-01", "round-02"], "FINISHED"
+    )
+    assert any((folder / "artifacts").iterdir())
+
+
 def test_a_run_is_exported_later(folder: Path) -> None:
     assert command("run", "search.yaml", "-q").exit_code == 0
     result = command("export", "run", "-o", "there/model.onnx", "--weights", "weights.pt", "--json")
