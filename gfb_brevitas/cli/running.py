@@ -8,11 +8,14 @@ import json
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, chdir, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import optuna
 import typer
+from rich.markup import escape
 from torch import nn
 
 from gfb_brevitas.cli.models import export_result
@@ -110,19 +113,50 @@ def _run_program(program: str, arguments: list[str]) -> None:
 
 def _carry_out(run: ConfiguredRun, *, quiet: bool, as_json: bool) -> None:
     with output_kept_for(as_json), _no_silent_exit():
-        result, written = _carried_out(run, with_progress=not (quiet or as_json))
-    if quiet and not as_json:
-        return
-    summary = result.summary()
-    put(
-        {**summary, "run_folder": str(run.run_folder), "files": [str(path) for path in written]},
-        lambda: [*summary_tables(summary), "\n".join(str(path) for path in (run.run_folder, *written))],
-        as_json=as_json,
-    )
+        result, after = _carried_out(run, with_progress=not (quiet or as_json))
+    if as_json or not quiet:
+        summary = result.summary()
+        files = [str(path) for path in after.written]
+        put(
+            {**summary, "run_folder": str(run.run_folder), "files": files},
+            lambda: [*summary_tables(summary), "\n".join([str(run.run_folder), *files])],
+            as_json=as_json,
+        )
+    if after.failed:
+        after.say_failures()
+        raise typer.Exit(1)
 
 
-def _carried_out(run: ConfiguredRun, *, with_progress: bool) -> tuple[SearchResult, list[Path]]:
-    after = _what_follows(run)  # an extra that is missing is an error before any work
+@dataclass
+class _After:
+    """What follows a search: each step happens, whatever becomes of the others."""
+
+    written: list[Path] = field(default_factory=list)
+    failed: dict[str, Exception] = field(default_factory=dict)
+
+    def do(self, what: str, step: Callable[[], Any]) -> None:
+        """Carry out a step; the file that it returns is one that it wrote."""
+        try:
+            made = step()
+        except Exception as error:
+            self.failed[what] = error
+        else:
+            self.written += [made] if isinstance(made, Path) else []
+
+    def say_failures(self) -> None:
+        for what, error in self.failed.items():
+            if not isinstance(error, GfbError):
+                traceback.print_exception(error)
+            lines = str(error).splitlines() or [""]
+            text = str(error) if isinstance(error, GfbError) else lines[0]
+            say(f"[bold red]{what} failed[/]: {type(error).__name__}: {escape(text)}")
+        say(
+            "The search itself has ended well, and its result is kept. The same command tries the rest again."
+        )
+
+
+def _carried_out(run: ConfiguredRun, *, with_progress: bool) -> tuple[SearchResult, _After]:
+    steps, after = _what_follows(run), _After()  # an extra that is missing is an error before any work
     tracking, notes = _tracking(run), _dashboard_notes(run)
     with ExitStack() as stack:
         # Closed last, when the files that they take along have been written.
@@ -132,12 +166,14 @@ def _carried_out(run: ConfiguredRun, *, with_progress: bool) -> tuple[SearchResu
             stack.callback(progress.close)
             callbacks.append(progress)
         result = run.fit(callbacks)
-        written = [action(run, result.model) for action in after]
+        for what, step in steps.items():
+            after.do(what, partial(step, run, result.model))
         if tracking is not None:
             about = run.configuration.mlflow
             name = None if isinstance(about, bool) else about.registered_name
-            tracking.log_model(result, run.model()[1], registered_name=name)
-    return result, written
+            log_model = partial(tracking.log_model, registered_name=name)
+            after.do("Logging the model with MLflow", lambda: log_model(result, run.example_inputs))
+    return result, after
 
 
 @contextmanager
@@ -183,16 +219,16 @@ def _dashboard_notes(run: ConfiguredRun) -> Any:
     return integration.DashboardNotes(run.storage, artifact_store=store)
 
 
-def _what_follows(run: ConfiguredRun) -> list[Callable[[ConfiguredRun, nn.Module], Path]]:
-    actions: list[Callable[[ConfiguredRun, nn.Module], Path]] = []
+def _what_follows(run: ConfiguredRun) -> dict[str, Callable[[ConfiguredRun, nn.Module], Path]]:
+    steps: dict[str, Callable[[ConfiguredRun, nn.Module], Path]] = {}
     if run.configuration.export:
         importlib.import_module("gfb_integrations.qonnx").require_export()
-        actions.append(_export)
+        steps["Export"] = _export
     wanted = run.configuration.report
     if wanted or (wanted is None and _report_is_installed()):
         importlib.import_module("gfb_integrations.report").require_report()
-        actions.append(_report)
-    return actions
+        steps["Report"] = _report
+    return steps
 
 
 def _report_is_installed() -> bool:

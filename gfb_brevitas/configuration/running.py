@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -65,6 +65,7 @@ class ConfiguredRun:
     configuration: RunConfiguration
     code: Path
     started_in: Path
+    _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -184,13 +185,19 @@ class ConfiguredRun:
         torch.manual_seed(self.search.seed)
         made = self._called("model")
         if self.configuration.example_inputs is not None:
-            return made, self._called("example_inputs")
+            made = made, self._called("example_inputs")
         if isinstance(made, tuple) and len(made) == 2:
+            self._made["example_inputs"] = made[1]
             return made
         raise ConfigurationError(
             f"{self.document.place(('model',))}: {self.configuration.model!r} returns no example inputs. "
             "Return (model, example inputs), or name a function for `example_inputs`."
         )
+
+    @property
+    def example_inputs(self) -> Any:
+        """Inputs of the user's model, as they were made with it last."""
+        return self._made["example_inputs"] if "example_inputs" in self._made else self.model()[1]
 
     def searchable(self) -> SearchableModel:
         """The model with its widths as settings."""
@@ -210,10 +217,16 @@ class ConfiguredRun:
         return found
 
     def batches(self, name: str) -> Batches | None:
-        """Data by the name of its setting; ``None`` where the file names none."""
+        """Data by the name of its setting, made once; ``None`` where the file names none."""
         reference = getattr(self.configuration, name)
         if reference is None:
             return None
+        if name not in self._made:
+            self._made[name] = self._data(name, reference)
+        found: Batches = self._made[name]
+        return found
+
+    def _data(self, name: str, reference: str) -> Batches:
         made = self._called(name)
         if made is None:
             raise ConfigurationError(

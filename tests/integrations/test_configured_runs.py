@@ -10,6 +10,7 @@ from pathlib import Path
 import mlflow
 import optuna
 import pytest
+from typer.testing import Result
 
 import gfb_brevitas as gfb
 from tests.core.test_cli import assert_one_line
@@ -135,7 +136,11 @@ def test_a_run_is_exported_later(folder: Path) -> None:
     assert command("run", "search.yaml", "-q").exit_code == 0
     result = command("export", "run", "-o", "there/model.onnx", "--weights", "weights.pt", "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["verification"]["argmax_agreement"] == 1.0
+    found = json.loads(result.stdout)
+    assert found["verification"]["argmax_agreement"] == 1.0
+    summary = gfb.RecordedRun.load("run").summary  # which the report tells of
+    assert summary is not None and summary["qonnx"] == found
+    assert summary["qonnx_argmax_agreement"] == 1.0
     assert Path("there/model.onnx").is_file()
     applied = command(
         *("apply", "run/allocation.json", "--model", "attached_network:make", "--weights", "weights.pt"),
@@ -145,6 +150,63 @@ def test_a_run_is_exported_later(folder: Path) -> None:
     # For a run of a program the model is named.
     again = command("export", "run", "-o", "again.onnx", "--model", "attached_network:make")
     assert again.exit_code == 1 and "of another model" in again.stderr  # bits: [2, 8]
+
+
+COUNTING = """
+from collections import Counter
+
+called = Counter()
+sizes = (problem.FEATURES, problem.FEATURES + 2)
+
+def counted():
+    called["model"] += 1
+    return make()
+
+def counted_train():
+    called["train"] += 1
+    return list(problem.loader())
+
+def validation():
+    called["validation"] += 1
+    return [(torch.zeros(4, size), torch.zeros(4).long()) for size in 3 * sizes]
+
+def metric(model):
+    return 1.0
+"""
+
+
+def counting(folder: Path, *changes: str) -> Result:
+    (folder / "attached_network.py").write_text(NETWORK + COUNTING)
+    changes += ("validation_batches=attached_network:validation", "metric=attached_network:metric")
+    changes += ("model=attached_network:counted", "train_batches=attached_network:counted_train")
+    return command("run", "search.yaml", "--json", "export=true", *changes)
+
+
+def test_batches_of_several_sizes_and_functions_that_are_called_once(folder: Path) -> None:
+    result = counting(folder, "report=false", "mlflow={tracking_uri: 'sqlite:///mlflow.db'}")
+    assert result.exit_code == 0, result.output
+    assert sys.modules["attached_network"].called == {"model": 1, "train": 1, "validation": 1}
+    summary = gfb.RecordedRun.load("run").summary
+    assert summary is not None and summary["qonnx"]["verification"]["samples"] == 3 * 4
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no disk"), gfb.GfbError("no disk")])
+def test_a_step_after_the_search_that_fails_keeps_none_from_happening(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("gfb_brevitas.cli.running.export_result", failing)
+    result = counting(folder, "mlflow={tracking_uri: 'sqlite:///mlflow.db'}")
+    assert result.exit_code == 1
+    printed = json.loads(result.stdout)
+    assert printed["allocation"] and printed["files"] == ["run/report.html"]
+    assert f"Export failed: {type(error).__name__}: no disk\n" in result.stderr
+    assert ("Traceback" in result.stderr) == isinstance(error, RuntimeError)
+    client = mlflow.MlflowClient("sqlite:///mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'gfb_brevitas'")
+    assert client.search_logged_models([experiment.experiment_id])
 
 
 def test_a_report_is_written_later(folder: Path) -> None:
