@@ -75,20 +75,27 @@ class ConfiguredRun:
 
         Args:
             document: The document.
-            code: Folder of the user's modules; by default that of the file.
-            started_in: Folder that relative places begin in; by default the current one.
+            code: Folder of the user's modules; by default that of the file, or what a run's own file says.
+            started_in: Folder that relative places begin in; by default the current one, or likewise.
 
         Raises:
             ConfigurationError: Naming every setting that is wrong and its line.
         """
+        content = dict(document.content)
+        kept = [content.pop(name, None) for name in (_CODE_FOLDER, _STARTED_IN)]
+        code = code or (Path(kept[0]) if isinstance(kept[0], str) else document.path.parent)
+        started_in = started_in or (Path(kept[1]) if isinstance(kept[1], str) else Path.cwd())
+        document = replace(document, content=content)
         run = cls(
             document=document,
             configuration=validated(document),
-            code=(document.path.parent if code is None else code).resolve(),
-            started_in=Path.cwd() if started_in is None else started_in,
+            code=code.resolve(),
+            started_in=started_in,
         )
         run.search, run.rules, run.budgets  # noqa: B018 - errors before any work
         _ = run.training_loop or run.training
+        if run.configuration.bits is not None:
+            run._at(("bits",), Range, "*", *run.configuration.bits)
         return run
 
     @classmethod
@@ -108,15 +115,9 @@ class ConfiguredRun:
                 "a program goes on when the program's command is repeated."
             )
         document = read_document(path)
-        content = {**document.content, "run_folder": str(folder)}
-        code, started_in = (content.pop(name, None) for name in (_CODE_FOLDER, _STARTED_IN))
-        if not isinstance(code, str):
+        if not isinstance(document.content.get(_CODE_FOLDER), str):
             raise ConfigurationError(f"{str(path)!r} is damaged: it lacks `{_CODE_FOLDER}`.")
-        return cls.of(
-            replace(document, content=content),
-            Path(code),
-            Path(started_in) if isinstance(started_in, str) else None,  # of an earlier release
-        )
+        return cls.of(replace(document, content={**document.content, "run_folder": str(folder)}))
 
     @property
     def run_folder(self) -> Path:
@@ -213,7 +214,13 @@ class ConfiguredRun:
         make: Any = make_searchable
         if about.finn:
             make = importlib.import_module("gfb_integrations.finn").make_searchable
-        found: SearchableModel = make(model, example, **settings)
+        try:
+            found: SearchableModel = make(model, example, **settings)
+        except GfbError as error:
+            named = next((i for i, rule in enumerate(self.rules) if repr(rule) in str(error)), None)
+            if named is None:
+                raise
+            raise type(error)(f"{self.document.place(('rules', named))}: {error}") from error
         return found
 
     def batches(self, name: str) -> Batches | None:

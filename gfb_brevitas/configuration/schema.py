@@ -13,6 +13,7 @@ from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 _REFERENCE = r"^[\w.]+:[\w.]+$"
 Reference = Annotated[str, Field(pattern=_REFERENCE, description="User code, module:function.")]
 Widths = tuple[int, int]
+Text = Annotated[str, Field(min_length=1)]
 
 
 def _settings_schema(kind: type) -> dict[str, Any]:
@@ -126,7 +127,7 @@ class Mlflow(_Section):
 class Dashboard(_Section):
     """Pictures, notes and files for optuna-dashboard, see :mod:`gfb_integrations.optuna_dashboard`."""
 
-    artifacts: str | None = None
+    artifacts: Text | None = None
 
 
 class RunConfiguration(_Section):
@@ -181,9 +182,9 @@ class RunConfiguration(_Section):
     search: Annotated[dict[str, Any], WithJsonSchema(_settings_schema(SearchConfig))] = {}
     training: Annotated[dict[str, Any] | str, WithJsonSchema(_settings_or_reference(TrainingConfig))] = {}
     callbacks: list[Reference] = []
-    run_folder: str
-    name: str | None = None
-    storage: str | None = None
+    run_folder: Text
+    name: Text | None = None
+    storage: Text | None = None
     dashboard: bool | Dashboard = False
     mlflow: bool | Mlflow = False
     report: bool | None = None
