@@ -19,7 +19,7 @@ from rich.markup import escape
 from torch import nn
 
 from gfb_brevitas.cli.models import export_result
-from gfb_brevitas.cli.output import AsJson, errors_in_one_line, output_kept_for, put, say
+from gfb_brevitas.cli.output import AsJson, errors_in_one_line, output_kept_for, put, say, tell
 from gfb_brevitas.cli.programs import load_main
 from gfb_brevitas.configuration import ConfiguredRun, RunConfiguration, read_document
 from gfb_brevitas.errors import ConfigurationError, GfbError
@@ -95,7 +95,7 @@ def resume(
 
 def schema() -> None:
     """Print the JSON schema of configuration files, for editors."""
-    typer.echo(json.dumps(RunConfiguration.model_json_schema(), indent=2))
+    tell(json.dumps(RunConfiguration.model_json_schema(), indent=2))
 
 
 def _run_program(program: str, arguments: list[str]) -> None:
