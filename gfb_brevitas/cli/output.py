@@ -35,15 +35,20 @@ def output_kept_for(as_json: bool) -> Iterator[None]:
 
 
 @contextmanager
-def errors_in_one_line() -> Iterator[None]:
-    """End the command with 1 and the error's message where the package raises one on purpose."""
+def errors_in_one_line(*, goes_on: bool = False) -> Iterator[None]:
+    """End the command with 1 and the error's message where the package raises one on purpose.
+
+    Args:
+        goes_on: Whether the command, when it is repeated, goes on where it was interrupted.
+    """
     try:
         yield
     except GfbError as error:
         say(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        say("Interrupted. Run the same command again to go on where it stopped.")
+        advice = " Run the same command again to go on where it stopped." if goes_on else ""
+        say(f"Interrupted.{advice}")
         raise typer.Exit(130) from None
 
 

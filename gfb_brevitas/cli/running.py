@@ -22,6 +22,7 @@ from gfb_brevitas.cli.models import export_result
 from gfb_brevitas.cli.output import AsJson, errors_in_one_line, output_kept_for, put, say, tell
 from gfb_brevitas.cli.programs import load_main
 from gfb_brevitas.configuration import ConfiguredRun, RunConfiguration, read_document
+from gfb_brevitas.configuration.schema import Dashboard
 from gfb_brevitas.errors import ConfigurationError, GfbError
 from gfb_brevitas.report import TerminalProgress, summary_tables
 from gfb_brevitas.search import SearchResult
@@ -72,7 +73,7 @@ def _run_configuration(
     as_json: AsJson = False,
 ) -> None:
     """Run the search of a configuration file, or go on with it."""
-    with errors_in_one_line():
+    with errors_in_one_line(goes_on=True):
         document = read_document(config)
         for assignment in settings or []:
             document = document.with_override(assignment)
@@ -87,7 +88,7 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was started with a configuration file."""
-    with errors_in_one_line():
+    with errors_in_one_line(goes_on=True):
         with output_kept_for(as_json):
             configured = ConfiguredRun.of_folder(folder)
         _carry_out(configured, quiet=quiet, as_json=as_json)
@@ -99,7 +100,7 @@ def schema() -> None:
 
 
 def _run_program(program: str, arguments: list[str]) -> None:
-    with errors_in_one_line():
+    with errors_in_one_line(goes_on=True):
         try:
             load_main(program)(arguments)
         except GfbError:
@@ -194,7 +195,11 @@ def _tracking(run: ConfiguredRun) -> Any:
     settings: dict[str, Any] = {} if about is True else about.model_dump(exclude={"registered_name"})
     integration = importlib.import_module("gfb_integrations.mlflow")
     with chdir(run.started_in if run.started_in.is_dir() else "."):
-        return integration.MlflowTracking(**{**settings, "tracking_uri": _store(settings)})
+        settings["tracking_uri"] = _store(settings)
+    try:
+        return integration.MlflowTracking(**settings)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{run.document.place(('mlflow',))}: {error}") from error
 
 
 def _store(settings: Mapping[str, Any]) -> str:
@@ -210,13 +215,13 @@ def _dashboard_notes(run: ConfiguredRun) -> Any:
         return None
     if run.storage is None:
         raise ConfigurationError(f"{run.document.place(('dashboard',))}: `dashboard` needs a `storage`.")
-    store = None
-    if not isinstance(about, bool) and about.artifacts is not None:
+    about, store = Dashboard() if about is True else about, None
+    if about.artifacts is not None:
         folder = run.started_in / about.artifacts
         folder.mkdir(parents=True, exist_ok=True)
         store = optuna.artifacts.FileSystemArtifactStore(folder)
     integration = importlib.import_module("gfb_integrations.optuna_dashboard")
-    return integration.DashboardNotes(run.storage, artifact_store=store)
+    return integration.DashboardNotes(run.storage, artifact_store=store, timeout_s=about.timeout_s)
 
 
 def _what_follows(run: ConfiguredRun) -> dict[str, Callable[[ConfiguredRun, nn.Module], Path]]:

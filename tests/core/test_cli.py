@@ -228,6 +228,20 @@ def test_an_interrupted_program(tmp_path: Path) -> None:
     assert result.stderr == "Interrupted. Run the same command again to go on where it stopped.\n"
 
 
+def test_a_program_may_have_the_name_of_another_module(tmp_path: Path) -> None:
+    path = program(tmp_path, ECHO.replace("print(", "print(__name__, "), "random.py")
+    import random
+
+    assert gfb("run", path).stdout == "gfb_program_random []\n"
+    assert sys.modules["random"] is random
+    sys.modules.pop("gfb_program_random")
+
+
+@pytest.mark.parametrize("name", ["nothing.yaml", "nothing.yml"])
+def test_a_configuration_that_is_not_there(name: str) -> None:
+    assert_one_line(gfb("run", name), f"Error: {name!r} cannot be read: No such file or directory.\n")
+
+
 # --- show ----------------------------------------------------------------------------------------
 
 
@@ -273,6 +287,15 @@ def test_show_of_a_budget_that_is_exceeded(finished: Path, tmp_path: Path) -> No
     summary["costs"][0] |= {"use": 1.25, "feasible": False}
     folder = copied(finished, tmp_path, json.dumps(summary))
     assert "125.0%, too much" in gfb("show", folder).stdout
+
+
+def test_looking_that_is_interrupted_does_not_go_on(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gfb_brevitas.cli.looking._loaded", interrupt)
+    result = gfb("show", finished)
+    assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
 
 
 def test_show_of_no_folder(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ import pytest
 from typer.testing import Result
 
 import gfb_brevitas as gfb
+from gfb_brevitas.configuration.schema import Dashboard, Mlflow
+from gfb_integrations.mlflow import MlflowTracking
+from gfb_integrations.optuna_dashboard import DashboardNotes
 from tests.core.test_cli import assert_one_line
 from tests.core.test_cli import gfb as command
 
@@ -215,6 +219,47 @@ def test_a_report_is_written_later(folder: Path) -> None:
     result = command("report", "run", "-o", "page.html")
     assert (result.exit_code, result.stdout.strip()) == (0, "page.html")
     assert_one_line(command("report", "none"), "There is no folder 'none'")
+
+
+def test_every_setting_of_tracking_and_notes_can_be_said() -> None:
+    given_by_the_run = {"storage", "artifact_store"}
+    for section, kind, own in (
+        (Mlflow, MlflowTracking, {"registered_name"}),
+        (Dashboard, DashboardNotes, {"artifacts"}),
+    ):
+        parameters = inspect.signature(kind).parameters
+        assert set(section.model_fields) - own == set(parameters) - given_by_the_run
+        for name in set(section.model_fields) - own - {"tags"}:
+            assert section.model_fields[name].default == parameters[name].default
+
+
+def test_tracking_with_settings(folder: Path) -> None:
+    client = mlflow.MlflowClient("sqlite:///mlflow.db")
+    parent = client.create_run(client.create_experiment("mine"))
+    about = {
+        "tracking_uri": "sqlite:///mlflow.db",
+        "experiment": "mine",
+        "run_name": "first",
+        "parent_run_id": parent.info.run_id,
+        "tags": {"team": "vision", "ticket": 7},
+        "log_artifacts": False,
+        "system_metrics": False,
+        "timeout_s": 60,
+    }
+    assert command("run", "search.yaml", "-q", f"mlflow={json.dumps(about)}").exit_code == 0
+    runs = client.search_runs([parent.info.experiment_id])
+    (search,) = (run for run in runs if run.info.run_name == "first")
+    assert {"team": "vision", "ticket": "7", "mlflow.parentRunId": parent.info.run_id}.items() <= (
+        search.data.tags.items()
+    )
+    assert not client.list_artifacts(search.info.run_id)
+    assert not [name for name in search.data.metrics if name.startswith("system")]
+
+
+@pytest.mark.parametrize("setting", ["experiment: ''", "timeout_s: -1", "tags: 3", "run_name: ''"])
+def test_settings_of_tracking_that_are_wrong(folder: Path, setting: str) -> None:
+    assert_one_line(command("run", "search.yaml", f"mlflow={{{setting}}}"), "mlflow", "on the command line: ")
+    assert not Path("run").exists()
 
 
 def test_notes_need_a_storage(folder: Path) -> None:

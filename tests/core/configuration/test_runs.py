@@ -218,7 +218,8 @@ def test_inspect_says_what_a_search_would_find(folder: Path) -> None:
     elements = sum(info["elements"] for info in found["quantizers"] if info["kind"] == "weight")
     assert weights["at_uniform_bits"] == {str(b): float(elements * b) for b in (2, 3, 4)}
     assert weights["smallest"] == 2.0 * elements
-    assert "weight_size (bits)" in command("inspect", "configured_network:make").stdout
+    text = command("inspect", "configured_network:make", "--bits", "2", "4").stdout
+    assert "weight_size (bits)" in text and "smallest" in text
 
 
 def test_inspect_for_a_board(folder: Path) -> None:
