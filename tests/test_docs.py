@@ -342,5 +342,14 @@ def test_the_page_of_the_command_knows_every_setting(site: Path) -> None:
     assert all(f"gfb {name}" in text for name in ("run", "resume", "inspect", "finn check", "mlflow deliver"))
 
 
+def test_the_page_of_the_command_is_up_to_date() -> None:
+    specification = importlib.util.spec_from_file_location("commands_hook", ROOT / "docs/hooks/commands.py")
+    assert specification is not None and specification.loader is not None
+    hook = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(hook)
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert hook.filled(text, links=False) == text, "run: python docs/hooks/commands.py"
+
+
 def test_the_site_is_configured_in_plain_yaml() -> None:
     assert yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["strict"] is True

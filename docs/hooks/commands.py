@@ -1,7 +1,9 @@
 """The page of the command: what typer knows of commands, and the schema of configuration files of settings.
 
-``<!-- commands -->`` in a page becomes all commands with their arguments and options, ``<!-- settings -->``
-all settings of a configuration file.
+Between ``<!-- commands -->`` and ``<!-- end of commands -->`` in a page stand all commands with their
+arguments and options, between ``<!-- settings -->`` and ``<!-- end of settings -->`` all settings of a
+configuration file. On the site names are links; for readers of the file ``python docs/hooks/commands.py``
+writes the same into it.
 """
 
 from __future__ import annotations
@@ -26,10 +28,25 @@ PASSED_ON = {"finn": "gfb_integrations.finn.cli", "mlflow": "gfb_integrations.ml
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill in what a page asks for."""
-    for marker, lines in (("<!-- commands -->", _commands), ("<!-- settings -->", _settings)):
-        if marker in markdown:
-            markdown = markdown.replace(marker, "\n".join(lines()))
+    return filled(markdown, links=True)
+
+
+def filled(markdown: str, *, links: bool) -> str:
+    """A page with what it asks for, names as links or as code."""
+    for name, lines in (("commands", _commands), ("settings", _settings)):
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        before, found, rest = markdown.partition(begin)
+        if found:
+            text = "\n".join(lines()).strip()
+            text = text if links else _for_readers_of_the_file(text)
+            markdown = f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
     return markdown
+
+
+def _for_readers_of_the_file(text: str) -> str:
+    text = re.sub(r"<autoref [^>]*><code>([^<]*)</code></autoref>", r"`\1`", text)
+    rows = re.compile(r"^\| .*$", flags=re.MULTILINE)
+    return rows.sub(lambda row: re.sub("`[^`]*`", lambda code: code[0].replace("|", "\\|"), row[0]), text)
 
 
 def _commands() -> Iterator[str]:
@@ -92,7 +109,8 @@ def _settings() -> Iterator[str]:
     ):
         yield from (f"### {title}", "")
         for kind in kinds:
-            yield from (_plain(inspect.cleandoc(kind.__doc__ or "")), "", *_model_table(kind))
+            about = inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0]
+            yield from (_plain(about), "", *_model_table(kind))
     for title, settings in (("search", SearchConfig), ("training", TrainingConfig)):
         yield from (f"### {title}", "", *_dataclass_table(settings))
 
@@ -135,13 +153,9 @@ def _default(value: object) -> str:
 
 
 def _attributes(kind: type) -> dict[str, str]:
-    """Descriptions of attributes, from a docstring in Google's style."""
-    text = inspect.cleandoc(kind.__doc__ or "")
-    found = re.search(r"^Attributes:\n((?: {4}.*\n?|\n)+)", text, flags=re.MULTILINE)
-    if found is None:
-        return {}
-    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", found[1], flags=re.MULTILINE)
-    return {name: _plain(" ".join(description.split())) for name, description in entries}
+    from gfb_brevitas.configuration.descriptions import documented_attributes
+
+    return {name: _plain(text) for name, text in documented_attributes(kind).items()}
 
 
 def _plain(text: str) -> str:
@@ -161,3 +175,7 @@ def _cell(text: str) -> str:
 for _folder in (ROOT, ROOT / "integrations"):
     if str(_folder) not in sys.path:
         sys.path.insert(0, str(_folder))
+
+if __name__ == "__main__":
+    _page = ROOT / "docs" / "cli.md"
+    _page.write_text(filled(_page.read_text(encoding="utf-8"), links=False), encoding="utf-8")

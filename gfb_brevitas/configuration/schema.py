@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import Field as Field_
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
+from gfb_brevitas.configuration.descriptions import descriptions, summary
 from gfb_brevitas.quant import ClippingKind
 from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 
@@ -17,12 +19,17 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 def _settings_schema(kind: type) -> dict[str, Any]:
-    """A schema by names only: values are checked by the class itself, which says more."""
+    """A schema of names: values are checked by the class itself, which says more."""
+    texts = descriptions(kind)
     return {
         "type": "object",
-        "properties": {field.name: {} for field in fields(kind)},
+        "properties": {field.name: _described_field(field, texts) for field in fields(kind)},
         "additionalProperties": False,
     }
+
+
+def _described_field(field: Field_[Any], texts: dict[str, str]) -> dict[str, Any]:
+    return {"description": texts[field.name], "default": field.default}
 
 
 def _settings_or_reference(kind: type) -> dict[str, Any]:
@@ -30,12 +37,25 @@ def _settings_or_reference(kind: type) -> dict[str, Any]:
     return {"anyOf": [_settings_schema(kind), reference]}
 
 
+def _described(schema: dict[str, Any], kind: type[Any]) -> None:
+    """Say in a schema what the docstring says of each setting."""
+    schema["description"] = summary(kind)
+    for name, text in descriptions(kind).items():
+        schema["properties"][name]["description"] = text
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_described)
 
 
 class FixRule(_Section):
-    """A width that is not searched, see :class:`gfb_brevitas.Fix`."""
+    """A width that is not searched, see :class:`gfb_brevitas.Fix`.
+
+    Attributes:
+        fix: Shell pattern of quantizer names, such as ``conv1.*``, or several.
+        bits: The width.
+        kind: Only weights or only activations.
+    """
 
     fix: str | list[str]
     bits: int
@@ -43,7 +63,13 @@ class FixRule(_Section):
 
 
 class RangeRule(_Section):
-    """A range of widths, see :class:`gfb_brevitas.Range`."""
+    """A range of widths, see :class:`gfb_brevitas.Range`.
+
+    Attributes:
+        range: Shell pattern of quantizer names, such as ``conv1.*``, or several.
+        bits: Smallest and largest width.
+        kind: Only weights or only activations.
+    """
 
     range: str | list[str]
     bits: Widths
@@ -51,13 +77,23 @@ class RangeRule(_Section):
 
 
 class TieRule(_Section):
-    """Quantizers of one width, see :class:`gfb_brevitas.Tie`."""
+    """Quantizers of one width, see :class:`gfb_brevitas.Tie`.
+
+    Attributes:
+        tie: Shell pattern of quantizer names, such as ``conv1.*``, or several.
+    """
 
     tie: str | list[str]
 
 
 class PaperBudgets(_Section):
-    """The paper's two budgets, see :func:`gfb_brevitas.paper_budgets`."""
+    """The paper's two budgets, see :func:`gfb_brevitas.paper_budgets`.
+
+    Attributes:
+        paper: The uniform width that they are relative to, or a pair (weight bits, activation bits).
+        preset: Whose shares of it they allow.
+        rho: Weight of a violation against the loss; by default that of the preset.
+    """
 
     paper: int | Widths
     preset: Literal["cifar", "imagenet", "cityscapes"] = "cifar"
@@ -65,7 +101,16 @@ class PaperBudgets(_Section):
 
 
 class CostBudget(_Section):
-    """A budget on a cost by its name, see :class:`gfb_brevitas.Budget`."""
+    """A budget on a cost by its name, see :class:`gfb_brevitas.Budget`.
+
+    Attributes:
+        cost: Name of the cost, such as ``weight_size``.
+        options: Arguments of the cost.
+        beta: Largest share of what uniform widths cost.
+        uniform_bits: These widths: one, or a pair (weight bits, activation bits).
+        limit: Largest cost, instead of a share.
+        rho: Weight of a violation against the loss.
+    """
 
     cost: str
     options: dict[str, Any] = {}
@@ -76,7 +121,18 @@ class CostBudget(_Section):
 
 
 class BoardBudget(_Section):
-    """What a board and a frame rate allow, see :meth:`gfb_brevitas.Budget.board`."""
+    """What a board and a frame rate allow, see :meth:`gfb_brevitas.Budget.board`.
+
+    Attributes:
+        board: Name of the board, such as ``Pynq-Z1``.
+        fps: Samples per second to reach.
+        clock_mhz: Clock frequency.
+        utilisation: Share of the board's resources that may be used.
+        latency_us: Largest latency of one sample.
+        standalone_thresholds: Whether activations are layers of their own.
+        folding: How much of each layer is computed in parallel.
+        rho: Weight of a violation against the loss.
+    """
 
     board: str
     fps: float | None = None
