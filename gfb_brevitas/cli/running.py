@@ -113,7 +113,7 @@ def _run_program(program: str, arguments: list[str]) -> None:
 
 
 def _carry_out(run: ConfiguredRun, *, quiet: bool, as_json: bool) -> None:
-    with output_kept_for(as_json), _no_silent_exit():
+    with output_kept_for(as_json), _no_silent_exit(), _errors_of_the_users_code(run):
         result, after = _carried_out(run, with_progress=not (quiet or as_json))
     if as_json or not quiet:
         summary = result.summary()
@@ -175,6 +175,30 @@ def _carried_out(run: ConfiguredRun, *, with_progress: bool) -> tuple[SearchResu
             log_model = partial(tracking.log_model, registered_name=name)
             after.do("Logging the model with MLflow", lambda: log_model(result, run.example_inputs))
     return result, after
+
+
+@contextmanager
+def _errors_of_the_users_code(run: ConfiguredRun) -> Iterator[None]:
+    """Show an error from the user's code on, and where the run stands."""
+    try:
+        yield
+    except (GfbError, typer.Exit):
+        raise
+    except Exception as error:
+        frames = error.__traceback__
+        while frames is not None and not _is_of_user(Path(frames.tb_frame.f_code.co_filename), run.code):
+            frames = frames.tb_next
+        traceback.print_exception(error.with_traceback(frames or error.__traceback__))
+        kept = ""
+        if (run.run_folder / "config.json").exists():
+            kept = f" {escape(str(run.run_folder))} keeps what was done; the same command goes on from there."
+        say(f"[bold red]The run has not ended[/]: the code above failed.{kept}")
+        raise typer.Exit(1) from None
+
+
+def _is_of_user(file: Path, code: Path) -> bool:
+    own = Path(__file__).parents[1]
+    return file.is_relative_to(code) and not file.is_relative_to(own) and "site-packages" not in file.parts
 
 
 @contextmanager

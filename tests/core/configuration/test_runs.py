@@ -124,6 +124,7 @@ def test_settings_change_on_the_command_line(folder: Path) -> None:
     ("changes", "pieces"),
     [
         (["search.round=1"], ["search.round on the command line: there is no setting 'round'", "'rounds'"]),
+        (["seed=7"], ["seed on the command line: there is no setting 'seed'. Did you mean 'search.seed'?"]),
         (["search.rounds=0"], ["search.rounds on the command line: `rounds` must be a whole number"]),
         (["model=configured_network:none"], ["model on the command line", "has no 'none'"]),
         (["model=configured_netwerk:make"], ["there is no module 'configured_netwerk'"]),
@@ -201,6 +202,7 @@ def test_apply_makes_the_model_of_an_allocation(folder: Path) -> None:
     assert again.exit_code == 0, again.output
     assert json.loads(again.stdout)["allocation"] == dict(gfb.BitAllocation.load("run/allocation.json"))
     assert "0.weight" in state
+    assert command("apply", "run", *arguments[2:]).exit_code == 0  # a run's folder
     assert "The weights are those that configured_network:make makes" in result.stderr
     other = command(*arguments[:-2], "--weights", "run/checkpoints/best.pt")
     assert_one_line(other, "best.pt' does not hold the weights of this model", "gfb export RUN --weights")
@@ -372,6 +374,20 @@ def test_user_s_code_that_ends_the_program_is_a_failure(folder: Path, setting: s
     result = command("run", "search.yaml", setting)
     assert result.exit_code == 1
     assert "sys.exit" in result.output
+
+
+def test_an_error_in_the_user_s_code_is_shown_from_there_on(folder: Path) -> None:
+    failing = (
+        "\ncalls = 0\ndef broken(model):\n    global calls\n    calls += 1\n    return {1: 1.0}[calls]\n"
+    )
+    (folder / "configured_network.py").write_text(NETWORK + failing)
+    result = command("run", "search.yaml", "metric=configured_network:broken", "-q")
+    assert (result.exit_code, result.stdout) == (1, "")
+    lines = result.stderr.splitlines()
+    assert lines[0] == "Traceback (most recent call last):" and "configured_network.py" in lines[1]
+    assert len([line for line in lines if "File " in line]) == 1
+    assert lines[-2] == "KeyError: 2"
+    assert lines[-1].startswith("The run has not ended: the code above failed. run keeps what was done; ")
 
 
 def test_data_that_is_none(folder: Path) -> None:
