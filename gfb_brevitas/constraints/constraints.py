@@ -18,6 +18,7 @@ from gfb_brevitas.constraints.reachability import SmallestCosts, closest, explai
 from gfb_brevitas.constraints.repair import give_back, lower
 from gfb_brevitas.costs.searched_profile import searched_profile
 from gfb_brevitas.errors import AllocationError, ConfigurationError, InfeasibleBudgetError
+from gfb_brevitas.profile import ModelProfile
 from gfb_brevitas.space import Bits, SearchSpace, Vector
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ class Constraints:
         self.budgets = tuple(budgets)
         self.penalty_kind: PenaltyKind = penalty
         _require_distinct(self.names)
-        profile = searched_profile(space)
-        self._bound = [budget.cost.bind(profile) for budget in self.budgets]
+        self._profile = searched_profile(space)
+        self._bound = [budget.cost.bind(self._profile) for budget in self.budgets]
         self._rho = np.array([budget.rho for budget in self.budgets], dtype=np.float64)
         self._limits = np.array(
             [budget.resolve(space, partial(self._cost, j)) for j, budget in enumerate(self.budgets)],
@@ -89,6 +90,11 @@ class Constraints:
 
     def __len__(self) -> int:
         return len(self.budgets)
+
+    @property
+    def profile(self) -> ModelProfile:
+        """The model's profile with the ranges and ties of the space, which the costs are bound to."""
+        return self._profile
 
     @property
     def names(self) -> tuple[str, ...]:

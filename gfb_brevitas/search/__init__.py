@@ -16,6 +16,7 @@ from gfb_brevitas.search.history import (
     RoundRecord,
     StepRecord,
 )
+from gfb_brevitas.search.layer_costs import RecordedLayerCost, RecordedLayerCosts
 from gfb_brevitas.search.loading import load_best
 from gfb_brevitas.search.presets import PRESETS, Preset, preset
 from gfb_brevitas.search.recorded_run import EvaluatedCandidates, RecordedBudget, RecordedRun
@@ -39,6 +40,8 @@ __all__ = [
     "Preset",
     "Record",
     "RecordedBudget",
+    "RecordedLayerCost",
+    "RecordedLayerCosts",
     "RecordedRun",
     "RoundRecord",
     "SearchConfig",

@@ -48,6 +48,7 @@ from gfb_brevitas.search.history import (
     RoundRecord,
     StepRecord,
 )
+from gfb_brevitas.search.layer_costs import layer_costs_document
 from gfb_brevitas.search.loading import load_state
 from gfb_brevitas.search.loop_trainer import LoopTrainer
 from gfb_brevitas.search.plan import Unit, planned_units, step_name
@@ -228,7 +229,13 @@ class Run:
         """Write the results into the folder, if there is one and they are not there already."""
         # Others add figures to a summary; that of a run that was complete already stays as it is.
         if self.folder is not None and not (self._was_complete and self.folder.holds_result):
-            self.folder.finish(allocation, summary, mean_clipping_values(self.model))
+            bits = self.model.space.bits(allocation)
+            self.folder.finish(
+                allocation,
+                summary,
+                mean_clipping_values(self.model),
+                layer_costs_document(self.constraints, bits),
+            )
 
     def _calibrate(self, unit: Unit) -> CalibrationRecord:
         began = time.perf_counter()

@@ -10,6 +10,7 @@ Layout::
     unwritten.journal trials that the Optuna storage did not take; an Optuna journal itself
     allocation.json   the final bit allocation
     clipping.json     the learned clipping values per quantizer and width; there when the run has ended
+    layer_costs.json  what each layer takes of the budgets; there when the run has ended
     summary.json      the result in numbers; there when the run has ended
     run.log           the log
     run.lock          held while a process works in the folder
@@ -201,12 +202,14 @@ class RunFolder:
         allocation: BitAllocation,
         summary: Mapping[str, Any],
         clipping: Mapping[str, Mapping[int, float]],
+        layer_costs: Mapping[str, Any],
     ) -> None:
         """Write the results."""
         document = {"format": f"{FORMAT}.summary", "version": VERSION, **summary}
         with saving(self.path):
             allocation.save(self.path / "allocation.json")
             _write(self.path / "clipping.json", {name: dict(values) for name, values in clipping.items()})
+            _write(self.path / "layer_costs.json", layer_costs)
             _write(self.path / "summary.json", document)
 
 

@@ -49,12 +49,16 @@ FILES_AT_END = (
     "profile.json",
     "allocation.json",
     "clipping.json",
+    "layer_costs.json",
     "summary.json",
     "history.jsonl",
     "run.log",
 )
 """Files of the run folder that are logged when the run ends."""
-FILES_AFTERWARDS = ("report.html", "*.onnx", "*.png", "*.svg", "plots/*")
+FILES_AFTERWARDS = (
+    *("report.html", "*.onnx", "*.png", "*.svg", "plots/*"),
+    *("finn_estimate.json", "finn_verification.json", "folding.json"),
+)
 """Files of the run folder that are logged when the tracking is closed."""
 _PACKAGES = ("gfb-brevitas", "torch", "brevitas", "optuna", "numpy", "mlflow")
 

@@ -20,7 +20,7 @@ pytestmark = needs_chromium
 
 Report = Callable[[str], Path]
 # Charts that every kind of run has; the others are said to be missing.
-CHARTS = {"ended": 8, "given": 4, "under_way": 6}
+CHARTS = {"ended": 9, "given": 5, "under_way": 6, "without_budgets": 7}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,9 @@ def report(run_folder: Report, tmp_path_factory: pytest.TempPathFactory) -> Repo
     return lambda kind: write_report(run_folder(kind), folder / f"{kind}.html")
 
 
-SCREENS = [(kind, True) for kind in KINDS] + [(kind, False) for kind in ("ended", "hostile", "many")]
+SCREENS = [(kind, True) for kind in KINDS] + [
+    (kind, False) for kind in ("ended", "hostile", "many", "on_a_board")
+]
 
 
 @pytest.mark.parametrize("kind, phone", SCREENS)
@@ -60,7 +62,7 @@ def test_charts_are_drawn_without_a_word_or_a_request(
                 return {width: box.width, height: box.height, visible: visible.length};
             })"""
         )
-        assert len(charts) == CHARTS.get(kind, 7)
+        assert len(charts) == CHARTS.get(kind, 8)
         for chart in charts:
             assert (300 if phone else 800) < chart["width"] < width and chart["height"] > 250
             assert chart["visible"] > 0
