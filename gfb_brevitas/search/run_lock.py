@@ -11,7 +11,7 @@ from typing import TextIO
 
 from gfb_brevitas.errors import CheckpointError
 
-_held_here: dict[Path, TextIO] = {}
+_held: set[TextIO] = set()
 
 
 class RunLock:
@@ -52,26 +52,23 @@ def exclusive(path: Path) -> Iterator[RunLock]:
         CheckpointError: If another run, in this or another process, holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    key = path.resolve()
-    if key in _held_here:
-        raise _in_use(path, str(os.getpid()))
     with path.open("a+", encoding="ascii", errors="replace") as stream:
         if not _lock(stream):
             stream.seek(0)
             raise _in_use(path, stream.read().strip() or "unknown")
-        _held_here[key] = stream
+        _held.add(stream)
         try:
             stream.truncate(0)
             stream.write(str(os.getpid()))
             stream.flush()
             yield RunLock(path, stream)
         finally:
-            del _held_here[key]
+            _held.discard(stream)
 
 
 def _leave_to_parent() -> None:
     """Let go of the locks in a forked process, which would hold them on when its parent is killed."""
-    for stream in _held_here.values():
+    for stream in _held:
         with open(os.devnull, "ab") as nothing:
             os.dup2(nothing.fileno(), stream.fileno(), inheritable=False)
 
@@ -93,8 +90,8 @@ def _lock(stream: TextIO) -> bool:
     import fcntl
 
     try:
-        # Not a POSIX record lock (lockf): it ends as soon as anything in the process, such as a backup of the
-        # folder, has read the file.
+        # Not a POSIX record lock (lockf): that ends as soon as anything in the process, such as a backup of
+        # the folder, has read the file, and it does not keep threads apart.
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False

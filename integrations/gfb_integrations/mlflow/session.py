@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -123,9 +122,7 @@ class Session:
             return is_delivered(self.folder) if self.folder.exists() else True
         self.closed = True
         if not self.ended:
-            self.end(
-                "KILLED" if isinstance(getattr(sys, "last_value", None), KeyboardInterrupt) else "FAILED"
-            )
+            self.end("FAILED")
         self._courier.close(timeout_s)
         if not is_delivered(self.folder):
             _logger.warning(

@@ -35,7 +35,7 @@ from gfb_integrations.mlflow.events import (
     text,
 )
 from gfb_integrations.mlflow.git_state import git_state
-from gfb_integrations.mlflow.models import save_for_mlflow
+from gfb_integrations.mlflow.models import saved_once
 from gfb_integrations.mlflow.session import Session
 from gfb_integrations.mlflow.spool import EXPERIMENT, MODELS, SEARCH, absolute
 
@@ -169,7 +169,7 @@ class MlflowTracking(Callback):
             system_metrics=self._system_metrics,
         )
         self._session = session
-        atexit.register(self.close)  # also where nobody else does
+        atexit.register(self._close_at_exit)  # where nobody else does
         git = git_state()
         session.add(self._run_event(record, session, git))
         session.add(parameters(SEARCH, flat_parameters(record.configuration), identity="params"))
@@ -253,26 +253,31 @@ class MlflowTracking(Callback):
             Whether ONNX could carry the model.
 
         Raises:
-            ConfigurationError: If no search was started.
+            ConfigurationError: If no search was started, or a name is none that MLflow takes.
             MissingExtraError: If ONNX or ONNX Runtime is not installed.
         """
         session = self._started()
-        relative = Path(MODELS) / f"{name}-{session.number}"
+        if "/" in name or (registered_name and set(registered_name) & set(":/'")):
+            raise ConfigurationError(
+                "The name of a model holds no '/', and the name that it is registered under no ':', '/' or "
+                f"\"'\"; got {name!r} and {registered_name!r}."
+            )
         try:
-            save_for_mlflow(result.model, example, session.folder / relative)
+            place = saved_once(result.model, example, session.folder / MODELS, name)
         except ExportError as error:
             _logger.warning("MLflow gets no model: %s", error)
             reason = {"gfb_brevitas.model": f"not logged: {str(error).splitlines()[-1]}"[:500]}
-            session.add({"kind": "tags", "run": SEARCH, "values": reason, "id": f"model/{relative}"})
+            session.add({"kind": "tags", "run": SEARCH, "values": reason, "id": f"model/{name}/none"})
             return False
+        relative = place.relative_to(session.folder).as_posix()
         session.add(
             {
                 "kind": "model",
                 "run": SEARCH,
-                "path": str(relative),
+                "path": relative,
                 "name": name,
                 "registered_name": registered_name,
-                "id": f"model/{relative}",
+                "id": f"model/{relative}/{registered_name or ''}",
             }
         )
         return True
@@ -286,7 +291,7 @@ class MlflowTracking(Callback):
         Returns:
             Whether all was delivered. What was not stays on disk, see ``gfb mlflow deliver``.
         """
-        atexit.unregister(self.close)
+        atexit.unregister(self._close_at_exit)
         if self._session is None:
             return True
         if not self._session.closed:
@@ -302,7 +307,10 @@ class MlflowTracking(Callback):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close("KILLED" if kind is not None and issubclass(kind, KeyboardInterrupt) else None)
+        self.close(_status_after(error))
+
+    def _close_at_exit(self) -> None:
+        self.close(_status_after(getattr(sys, "last_value", None)))
 
     def _tell(self, record: Record) -> None:
         if self._session is not None:
@@ -343,6 +351,10 @@ class MlflowTracking(Callback):
         if self._session.closed:
             raise ConfigurationError("The tracking is closed. Log before close(), or inside the with block.")
         return self._session
+
+
+def _status_after(error: BaseException | None) -> str:
+    return "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
 
 
 def _active_run_id(uri: str) -> str | None:
