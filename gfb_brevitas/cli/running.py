@@ -156,7 +156,7 @@ def _tracking(run: ConfiguredRun) -> Any:
     if about is False:
         return None
     settings = {} if about is True else about.model_dump(exclude={"registered_name"})
-    return importlib.import_module("gfb_integrations.mlflow").MlflowTracking(**settings)
+    return importlib.import_module("gfb_integrations.mlflow").MlflowTracking(**settings, project=run.code)
 
 
 def _dashboard_notes(run: ConfiguredRun) -> Any:

@@ -50,7 +50,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path = path.absolute()  # the user's code may change the current folder
         self.checkpoints = CheckpointStore(path / "checkpoints")
         self.unwritten = UnwrittenTrials(path / "unwritten.journal")
         self._config = path / "config.json"

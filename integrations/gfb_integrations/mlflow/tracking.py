@@ -106,6 +106,8 @@ class MlflowTracking(Callback):
         log_artifacts: Whether files of the run folder are logged.
         system_metrics: Whether the machine's load is logged.
         timeout_s: Seconds that closing waits for the server.
+        project: A folder of your code, whose commit and state in git are logged; by default that of the
+            running script.
 
     Raises:
         ConfigurationError: If the experiment's name or ``timeout_s`` is outside its rule.
@@ -122,6 +124,7 @@ class MlflowTracking(Callback):
         log_artifacts: bool = True,
         system_metrics: bool = True,
         timeout_s: float = 15.0,
+        project: str | os.PathLike[str] | None = None,
     ) -> None:
         if not (isinstance(experiment, str) and experiment.strip() and len(experiment) <= _MOST_OF_NAME):
             raise ConfigurationError(
@@ -136,6 +139,7 @@ class MlflowTracking(Callback):
         }
         self._log_artifacts, self._system_metrics = log_artifacts, system_metrics
         self._timeout_s = timeout_s
+        self._project = None if project is None else Path(project)
         self._session: Session | None = None
         self._run_folder: Path | None = None
         self._record_events = RecordEvents()
@@ -170,7 +174,7 @@ class MlflowTracking(Callback):
         )
         self._session = session
         atexit.register(self._close_at_exit)  # where nobody else does
-        git = git_state()
+        git = git_state(self._project)
         session.add(self._run_event(record, session, git))
         session.add(parameters(SEARCH, flat_parameters(record.configuration), identity="params"))
         state = {f"git.{name}": value for name, value in git.items()}
@@ -260,7 +264,7 @@ class MlflowTracking(Callback):
         if "/" in name or (registered_name and set(registered_name) & set(":/'")):
             raise ConfigurationError(
                 "The name of a model holds no '/', and the name that it is registered under no ':', '/' or "
-                f"\"'\"; got {name!r} and {registered_name!r}."
+                f'"\'"; got {name!r} and {registered_name!r}.'
             )
         try:
             place = saved_once(result.model, example, session.folder / MODELS, name)
