@@ -10,7 +10,7 @@ import typer
 
 import gfb_brevitas as gfb
 from gfb_brevitas.cli.models import model_and_inputs
-from gfb_brevitas.cli.output import AsJson, errors_in_one_line, put
+from gfb_brevitas.cli.output import AsJson, errors_in_one_line, output_kept_for, put
 from gfb_brevitas.errors import CheckpointError
 from gfb_brevitas.report import (
     profile_table,
@@ -41,7 +41,8 @@ def inspect(
 ) -> None:
     """Show what a search would find in a model: its quantizers, ties, and costs at every uniform width."""
     with errors_in_one_line():
-        searchable = gfb.make_searchable(*model_and_inputs(factory), bits=bits)
+        with output_kept_for(as_json):
+            searchable = gfb.make_searchable(*model_and_inputs(factory), bits=bits)
         budgets = () if board is None else gfb.Budget.board(board, fps=fps, clock_mhz=clock_mhz)
         costs = uniform_costs(searchable.space, budgets)
         profile = searchable.profile

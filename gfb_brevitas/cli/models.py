@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import gfb_brevitas as gfb
-from gfb_brevitas.cli.output import AsJson, errors_in_one_line, put, say
+from gfb_brevitas.cli.output import AsJson, errors_in_one_line, output_kept_for, put, say
 from gfb_brevitas.configuration import ConfiguredRun
 from gfb_brevitas.configuration.references import call
 from gfb_brevitas.errors import CheckpointError, ConfigurationError
@@ -45,16 +45,17 @@ def apply(
 ) -> None:
     """Give a model the bit widths of an allocation; show, save or export it."""
     with errors_in_one_line():
-        module, example = model_and_inputs(model)
-        bits = gfb.BitAllocation.load(allocation)
-        applied = gfb.apply_allocation(module, bits)
-        if weights is not None:
-            _load_weights(applied, weights)
-        profile = gfb.make_searchable(module, example).profile
-        if save is not None:
-            _save_weights(applied, save)
-        if export_to is not None:
-            _export(applied.eval(), example, export_to, None)
+        with output_kept_for(as_json):
+            module, example = model_and_inputs(model)
+            bits = gfb.BitAllocation.load(allocation)
+            applied = gfb.apply_allocation(module, bits)
+            if weights is not None:
+                _load_weights(applied, weights)
+            profile = gfb.make_searchable(module, example).profile
+            if save is not None:
+                _save_weights(applied, save)
+            if export_to is not None:
+                _export(applied.eval(), example, export_to, None)
         written = [str(path) for path in (save, export_to) if path is not None]
         if written and weights is None:
             say(f"[yellow]The weights are those that {escape(model)} makes; --weights gives trained ones.[/]")
@@ -87,17 +88,18 @@ def export(
     """Write the best model of a run as QONNX for FINN, and prove that the file computes the same."""
     with errors_in_one_line():
         path = folder / "model.qonnx.onnx" if output is None else output
-        run = None
-        if model is None:
-            run = ConfiguredRun.of_folder(folder)
-            searchable, example = run.searchable(), run.model()[1]
-        else:
-            module, example = model_and_inputs(model)
-            searchable = gfb.make_searchable(module, example)
-        frozen = _best(folder, searchable)
-        if weights is not None:
-            _save_weights(frozen, weights)
-        report = _export(frozen, example, path, None if run is None else _samples(run))
+        with output_kept_for(as_json):
+            run = None
+            if model is None:
+                run = ConfiguredRun.of_folder(folder)
+                searchable, example = run.searchable(), run.model()[1]
+            else:
+                module, example = model_and_inputs(model)
+                searchable = gfb.make_searchable(module, example)
+            frozen = _best(folder, searchable)
+            if weights is not None:
+                _save_weights(frozen, weights)
+            report = _export(frozen, example, path, None if run is None else _samples(run))
         put(report.to_dict(), lambda: [_export_table(report)], as_json=as_json)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +22,13 @@ def say(text: str) -> None:
     """Print a line of markup to the error stream."""
     # Not wrapped: what is copied from the terminal or a log is then whole.
     Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def output_kept_for(as_json: bool) -> Iterator[None]:
+    """Send what the user's functions print to the error stream, where the output is JSON for programs."""
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        yield
 
 
 @contextmanager

@@ -6,8 +6,8 @@ import importlib
 import importlib.util
 import json
 import traceback
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,11 +16,12 @@ import typer
 from torch import nn
 
 from gfb_brevitas.cli.models import export_result
-from gfb_brevitas.cli.output import AsJson, errors_in_one_line, put
+from gfb_brevitas.cli.output import AsJson, errors_in_one_line, output_kept_for, put, say
 from gfb_brevitas.cli.programs import load_main
 from gfb_brevitas.configuration import ConfiguredRun, RunConfiguration, read_document
 from gfb_brevitas.errors import ConfigurationError, GfbError
 from gfb_brevitas.report import TerminalProgress, summary_tables
+from gfb_brevitas.search import SearchResult
 from gfb_brevitas.search.callbacks import AnyCallback
 
 _CONFIGURATION = (".yaml", ".yml")
@@ -72,7 +73,9 @@ def _run_configuration(
         document = read_document(config)
         for assignment in settings or []:
             document = document.with_override(assignment)
-        _carry_out(ConfiguredRun.of(document), quiet=quiet, as_json=as_json)
+        with output_kept_for(as_json):
+            configured = ConfiguredRun.of(document)
+        _carry_out(configured, quiet=quiet, as_json=as_json)
 
 
 def resume(
@@ -82,7 +85,9 @@ def resume(
 ) -> None:
     """Go on with a run that was started with a configuration file."""
     with errors_in_one_line():
-        _carry_out(ConfiguredRun.of_folder(folder), quiet=quiet, as_json=as_json)
+        with output_kept_for(as_json):
+            configured = ConfiguredRun.of_folder(folder)
+        _carry_out(configured, quiet=quiet, as_json=as_json)
 
 
 def schema() -> None:
@@ -104,21 +109,8 @@ def _run_program(program: str, arguments: list[str]) -> None:
 
 
 def _carry_out(run: ConfiguredRun, *, quiet: bool, as_json: bool) -> None:
-    after = _what_follows(run)  # an extra that is missing is an error before any work
-    tracking, notes = _tracking(run), _dashboard_notes(run)
-    with ExitStack() as stack:
-        # Closed last, when the files that they take along have been written.
-        callbacks: list[AnyCallback] = [stack.enter_context(c) for c in (tracking, notes) if c is not None]
-        if not (quiet or as_json):
-            progress = TerminalProgress("search")
-            stack.callback(progress.close)
-            callbacks.append(progress)
-        result = run.fit(callbacks)
-        written = [action(run, result.model) for action in after]
-        if tracking is not None:
-            about = run.configuration.mlflow
-            name = None if isinstance(about, bool) else about.registered_name
-            tracking.log_model(result, run.model()[1], registered_name=name)
+    with output_kept_for(as_json), _no_silent_exit():
+        result, written = _carried_out(run, with_progress=not (quiet or as_json))
     if quiet and not as_json:
         return
     summary = result.summary()
@@ -129,12 +121,42 @@ def _carry_out(run: ConfiguredRun, *, quiet: bool, as_json: bool) -> None:
     )
 
 
+def _carried_out(run: ConfiguredRun, *, with_progress: bool) -> tuple[SearchResult, list[Path]]:
+    after = _what_follows(run)  # an extra that is missing is an error before any work
+    tracking, notes = _tracking(run), _dashboard_notes(run)
+    with ExitStack() as stack:
+        # Closed last, when the files that they take along have been written.
+        callbacks: list[AnyCallback] = [stack.enter_context(c) for c in (tracking, notes) if c is not None]
+        if with_progress:
+            progress = TerminalProgress("search")
+            stack.callback(progress.close)
+            callbacks.append(progress)
+        result = run.fit(callbacks)
+        written = [action(run, result.model) for action in after]
+        if tracking is not None:
+            about = run.configuration.mlflow
+            name = None if isinstance(about, bool) else about.registered_name
+            tracking.log_model(result, run.model()[1], registered_name=name)
+    return result, written
+
+
+@contextmanager
+def _no_silent_exit() -> Iterator[None]:
+    """Where the user's code ends the program, end it as what it is: a run that has not ended."""
+    try:
+        yield
+    except SystemExit as error:
+        traceback.print_exception(error)
+        say("[bold red]The run has not ended[/]: the code above called sys.exit().")
+        raise typer.Exit(1) from None
+
+
 def _tracking(run: ConfiguredRun) -> Any:
     about = run.configuration.mlflow
     if about is False:
         return None
     settings = {} if about is True else about.model_dump(exclude={"registered_name"})
-    return importlib.import_module("gfb_integrations.mlflow").MlflowTracking(**settings)
+    return importlib.import_module("gfb_integrations.mlflow").MlflowTracking(**settings, project=run.code)
 
 
 def _dashboard_notes(run: ConfiguredRun) -> Any:

@@ -74,12 +74,12 @@ def _require_no_arguments(function: Any, reference: str) -> None:
 
 @contextmanager
 def users_code(what: str) -> Iterator[None]:
-    """Tell what the user's code raises with its own part of the traceback."""
+    """Tell what the user's code raises, ``sys.exit()`` too, with its own part of the traceback."""
     try:
         yield
     except GfbError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit, GeneratorExit) as error:
         error.__traceback__ = _fromusers_code_on(error.__traceback__)
         text = "".join(traceback.format_exception(error)).rstrip()
         raise ConfigurationError(f"{what}:\n{text}") from error

@@ -32,14 +32,16 @@ from gfb_brevitas.evaluation.batches import Batches
 from gfb_brevitas.files import write_text_atomically
 from gfb_brevitas.rules import Fix, Range, Rule, Tie
 from gfb_brevitas.search.alternation import fit
-from gfb_brevitas.search.callbacks import AnyCallback, require_callbacks
+from gfb_brevitas.search.callbacks import AnyCallback, StartRecord, require_callbacks
 from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 from gfb_brevitas.search.presets import preset
 from gfb_brevitas.search.result import SearchResult
+from gfb_brevitas.search.saving import saving
 from gfb_brevitas.search.training_loop import TrainingLoop
 
 FILE_NAME = "run.yaml"
 """The configuration in a run's folder, with all that was changed on the command line."""
+_CODE_FOLDER = "code_folder"
 _FUNCTIONS = ("optimizer", "schedule")  # settings of the training that may be user code
 
 
@@ -95,9 +97,9 @@ class ConfiguredRun:
                 "a program goes on when the program's command is repeated."
             )
         document = read_document(path)
-        code = document.content.pop("code_folder", None)
+        code = document.content.pop(_CODE_FOLDER, None)
         if not isinstance(code, str):
-            raise ConfigurationError(f"{str(path)!r} is damaged: it lacks `code_folder`.")
+            raise ConfigurationError(f"{str(path)!r} is damaged: it lacks `{_CODE_FOLDER}`.")
         return cls.of(replace(document, content={**document.content, "run_folder": str(folder)}), Path(code))
 
     @property
@@ -192,6 +194,11 @@ class ConfiguredRun:
         if reference is None:
             return None
         made = self._called(name)
+        if made is None:
+            raise ConfigurationError(
+                f"{self.document.place((name,))}: {reference!r} returns None. Return a DataLoader, or a list "
+                "of batches."
+            )
         # A generator function is asked again for every pass.
         found: Batches = self._loaded(reference, name) if isinstance(made, Iterator) else made
         return found
@@ -207,7 +214,7 @@ class ConfiguredRun:
         validation = self.batches("validation_batches")
         searchable = self.searchable()
         training, own = self._training_of(searchable), self._callbacks()
-        self._keep()
+        self._require_free_name()
         return fit(
             searchable,
             loss=self._loss(),
@@ -223,7 +230,7 @@ class ConfiguredRun:
             resume=True,
             storage=self.configuration.storage,
             name=self.configuration.name,
-            callbacks=[*callbacks, *own],
+            callbacks=[_Keeping(self), *callbacks, *own],
         )
 
     def _training_of(self, searchable: SearchableModel) -> TrainingConfig | TrainingLoop:
@@ -241,18 +248,14 @@ class ConfiguredRun:
             own.append(callback)
         return own
 
-    def _keep(self) -> None:
-        """Write the configuration into the folder, unless it holds a run already."""
-        if (self.run_folder / "config.json").exists():
-            return
-        content = {"code_folder": str(self.code), **self.document.content}
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        try:
-            write_text_atomically(self.run_folder / FILE_NAME, text)
-        except OSError as error:
+    def _require_free_name(self) -> None:
+        """Check that the folder holds no file of the user under the configuration's name."""
+        path = self.run_folder / FILE_NAME
+        if path.exists() and _CODE_FOLDER not in read_document(path).content:
             raise ConfigurationError(
-                f"The run folder {str(self.run_folder)!r} cannot be written to: {error.strerror}."
-            ) from error
+                f"{str(path)!r} is where the run keeps its configuration, and it is a file of yours. Give it "
+                "another name, or use another `run_folder`."
+            )
 
     def _loss(self) -> Loss:
         name = self.configuration.loss
@@ -294,6 +297,21 @@ class ConfiguredRun:
             return function(*arguments)
         except GfbError as error:
             raise type(error)(f"{self.document.place(place)}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Keeping:
+    """Writes the configuration into the folder of a run that has begun there, and so is its only one."""
+
+    run: ConfiguredRun
+
+    def on_start(self, record: StartRecord) -> None:
+        path = self.run.run_folder / FILE_NAME
+        if record.resumed and path.exists():
+            return
+        content = {_CODE_FOLDER: str(self.run.code), **self.run.document.content}
+        with saving(path):
+            write_text_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
 def _rule(rule: Any) -> Rule:

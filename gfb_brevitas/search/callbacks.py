@@ -37,6 +37,7 @@ class StartRecord:
         resumed: Whether the run goes on from a checkpoint.
         history: What happened before; empty unless resumed.
         name: Name of the run: that of its Optuna study, and the first part of those of its steps.
+        run_id: The id that the run got when it began, and keeps when it is resumed.
     """
 
     configuration: Mapping[str, Any]
@@ -44,6 +45,7 @@ class StartRecord:
     resumed: bool
     history: History
     name: str = ""
+    run_id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

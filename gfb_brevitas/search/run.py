@@ -332,6 +332,7 @@ class Run:
             model=snapshot(self.model),
         )
         if self.folder is not None:
+            self.folder.require_in_place()
             self.folder.checkpoints.save_best(self.best)
         return True
 
@@ -410,6 +411,7 @@ class Run:
             resumed=resumed,
             history=self.history,
             name=self.name,
+            run_id=self._id,
         )
         notify(self.callbacks, start)
 

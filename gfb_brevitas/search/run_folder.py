@@ -34,7 +34,7 @@ from gfb_brevitas.search.checkpoint import CheckpointStore
 from gfb_brevitas.search.generation_log import GenerationLog
 from gfb_brevitas.search.history import History, Record
 from gfb_brevitas.search.json_lines import JsonLinesFile
-from gfb_brevitas.search.run_lock import exclusive
+from gfb_brevitas.search.run_lock import RunLock, exclusive
 from gfb_brevitas.search.saving import saving
 from gfb_brevitas.search.unwritten import UnwrittenTrials
 
@@ -51,11 +51,12 @@ class RunFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path = path.absolute()  # the user's code may change the current folder
         self.checkpoints = CheckpointStore(path / "checkpoints")
         self.unwritten = UnwrittenTrials(path / "unwritten.journal")
         self._config = path / "config.json"
         self._history = JsonLinesFile(path / "history.jsonl")
+        self._lock: RunLock | None = None
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -74,7 +75,7 @@ class RunFolder:
             ) from error
         with ExitStack() as stack:
             with saving(self.path):
-                stack.enter_context(exclusive(self.path / "run.lock"))
+                self._lock = stack.enter_context(exclusive(self.path / "run.lock"))
                 for folder in (self.path, self.path / "checkpoints"):
                     remove_unfinished(folder)
                 stack.enter_context(_logging_to(self.path / "run.log"))
@@ -168,8 +169,22 @@ class RunFolder:
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{str(self._config)!r} is damaged: {error}.") from error
 
+    def require_in_place(self) -> None:
+        """Check that the folder is still the one that was opened.
+
+        Raises:
+            CheckpointError: If it was removed, moved or replaced.
+        """
+        if self._lock is not None:
+            self._lock.require_in_place()
+
     def append(self, record: Record) -> None:
-        """Add a record to the history."""
+        """Add a record to the history.
+
+        Raises:
+            CheckpointError: If the folder is not there any more, or cannot be written to.
+        """
+        self.require_in_place()
         self._history.append(record.to_dict())
 
     def history(self, count: int) -> History:

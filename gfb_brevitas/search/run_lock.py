@@ -11,11 +11,39 @@ from typing import TextIO
 
 from gfb_brevitas.errors import CheckpointError
 
-_held_here: set[Path] = set()
+_held: set[TextIO] = set()
+
+
+class RunLock:
+    """The lock of a run folder, held.
+
+    Args:
+        path: Its file.
+        stream: The same, open.
+    """
+
+    def __init__(self, path: Path, stream: TextIO) -> None:
+        self._path, self._stream = path, stream
+
+    def require_in_place(self) -> None:
+        """Check that its file is still the one in the folder.
+
+        Raises:
+            CheckpointError: If the folder was removed, moved or replaced: nothing may be written there.
+        """
+        try:
+            there = os.path.samestat(os.fstat(self._stream.fileno()), self._path.stat())
+        except OSError:
+            there = False
+        if not there:
+            raise CheckpointError(
+                f"The run folder {str(self._path.parent)!r} was removed, moved or replaced while the run "
+                "went on. A folder that was moved can be resumed from where it is now."
+            )
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path) -> Iterator[RunLock]:
     """Hold the lock file ``path`` inside the block.
 
     The lock belongs to the process and ends with it, however it ends; the file itself may stay.
@@ -24,21 +52,29 @@ def exclusive(path: Path) -> Iterator[None]:
         CheckpointError: If another run, in this or another process, holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    key = path.resolve()
-    if key in _held_here:
-        raise _in_use(path, str(os.getpid()))
     with path.open("a+", encoding="ascii", errors="replace") as stream:
         if not _lock(stream):
             stream.seek(0)
             raise _in_use(path, stream.read().strip() or "unknown")
-        _held_here.add(key)
+        _held.add(stream)
         try:
             stream.truncate(0)
             stream.write(str(os.getpid()))
             stream.flush()
-            yield
+            yield RunLock(path, stream)
         finally:
-            _held_here.discard(key)
+            _held.discard(stream)
+
+
+def _leave_to_parent() -> None:
+    """Let go of the locks in a forked process, which would hold them on when its parent is killed."""
+    for stream in _held:
+        with open(os.devnull, "ab") as nothing:
+            os.dup2(nothing.fileno(), stream.fileno(), inheritable=False)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _in_use(path: Path, process: str) -> CheckpointError:
@@ -54,9 +90,9 @@ def _lock(stream: TextIO) -> bool:
     import fcntl
 
     try:
-        # A POSIX record lock, not flock: forked DataLoader workers that outlive a killed process
-        # would go on holding the latter.
-        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Not a POSIX record lock (lockf): that ends as soon as anything in the process, such as a backup of
+        # the folder, has read the file, and it does not keep threads apart.
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

@@ -12,6 +12,7 @@ import typer
 from gfb_integrations._optional import require
 from gfb_integrations.mlflow.process import deliver
 from gfb_integrations.mlflow.spool import (
+    EVENTS,
     FOLDER,
     Delivered,
     absolute,
@@ -48,7 +49,7 @@ def deliver_command(
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to try for.")] = 60.0,
 ) -> None:
     """Deliver what MLflow has not got yet, once; ends with 1 where some of it is left."""
-    folder = next((f for f in (run / FOLDER, run) if (f / "events.jsonl").is_file()), None)
+    folder = next((f for f in (run / FOLDER, run) if (f / EVENTS).is_file()), None)
     if folder is None:
         typer.echo(f"Error: {str(run)!r} holds nothing that was tracked with MLflow.", err=True)
         raise typer.Exit(1)
@@ -68,7 +69,7 @@ def deliver_command(
 
 def _last_session(folder: Path) -> tuple[str | None, Path | None]:
     """Where the search wrote to, and the folder that it ran in."""
-    events = [line.event for line in read_lines(folder / "events.jsonl") if line.event]
+    events = [line.event for line in read_lines(folder / EVENTS) if line.event]
     sessions = [event for event in events if event["kind"] == "session"] or [{}]
     cwd = Path(str(sessions[-1].get("cwd", "")))
     uri, given = sessions[-1].get("uri"), os.environ.get("MLFLOW_TRACKING_URI")

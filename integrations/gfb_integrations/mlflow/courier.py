@@ -16,12 +16,23 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gfb_integrations.mlflow.lock import Lock
-from gfb_integrations.mlflow.spool import EventFile, is_delivered, note_state, read_lines
+from gfb_integrations.mlflow.spool import (
+    EVENTS,
+    LOCK,
+    OWN_EVENTS,
+    SEARCH,
+    EventFile,
+    is_delivered,
+    note_state,
+    read_lines,
+)
 from gfb_integrations.mlflow.system_metrics import SystemMetrics
 
 if TYPE_CHECKING:
@@ -138,8 +149,11 @@ class Courier:
     def __init__(self, mission: Mission, wishes: Wishes) -> None:
         self._mission, self._wishes = mission, wishes
         self._folder = Path(mission.folder)
-        self._own = EventFile(self._folder / "courier.jsonl")
-        self._load = SystemMetrics(self._own.kinds["metrics"]) if mission.system_metrics else None
+        self._own = EventFile(self._folder / OWN_EVENTS)
+        self._load: SystemMetrics | None = None
+        if mission.system_metrics:
+            with self._extra():
+                self._load = SystemMetrics(self._own.kinds["metrics"])
         self._events, self._files = _Attempts(), _Attempts()
         self._delivery: Delivery | None = None
 
@@ -200,14 +214,26 @@ class Courier:
             self._sample()
 
     def _sample(self) -> None:
-        sampled = None if self._load is None or self._wishes.deadline is not None else self._load.sample()
-        if sampled is not None:
-            step, values = sampled
-            self._add({"kind": "metrics", "run": "search", "step": step, "values": values})
+        if self._load is None or self._wishes.deadline is not None:
+            return
+        with self._extra():
+            sampled = self._load.sample()
+            if sampled is not None:
+                step, values = sampled
+                self._add({"kind": "metrics", "run": SEARCH, "step": step, "values": values})
+
+    @contextmanager
+    def _extra(self) -> Iterator[None]:
+        """The machine's load, without which everything else is delivered all the same."""
+        try:
+            yield
+        except Exception as error:  # of the monitors of MLflow and of the GPU's maker
+            self._load = None
+            _logger.warning("The machine's load is not logged any more: %s: %s", type(error).__name__, error)
 
     def _say_that_it_was_killed(self) -> None:
         """Unless the search had ended, or another process has gone on with it."""
-        events = [line.event for line in read_lines(self._folder / "events.jsonl") if line.event]
+        events = [line.event for line in read_lines(self._folder / EVENTS) if line.event]
         sessions = [event for event in events if event["kind"] == "session"]
         if not sessions or sessions[-1].get("session") != self._mission.session:
             return
@@ -260,7 +286,7 @@ def main() -> int:
     if mission.parent is None:
         wishes.close(mission.close_s)
     threading.Thread(target=wishes.listen, daemon=True).start()
-    lock = Lock(Path(mission.folder) / "courier.lock")
+    lock = Lock(Path(mission.folder) / LOCK)
     while not lock.acquire():  # that of a killed search is still at work
         if wishes.abandoned or (wishes.deadline is not None and time.monotonic() > wishes.deadline):
             _logger.warning("Another process delivers the events in %s.", mission.folder)

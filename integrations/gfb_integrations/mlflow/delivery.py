@@ -14,14 +14,25 @@ from collections.abc import Iterable, Iterator
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
-from gfb_integrations.mlflow.spool import Delivered, Event, Line, read_lines, without_password
+from gfb_integrations.mlflow.spool import (
+    EVENTS,
+    EXPERIMENT,
+    OWN_EVENTS,
+    SEARCH,
+    Delivered,
+    Event,
+    Line,
+    read_lines,
+    without_password,
+)
 
-FILES = ("events.jsonl", "courier.jsonl")
+FILES = (EVENTS, OWN_EVENTS)
 KEY_TAG = "gfb_brevitas.key"
 MOST_EVENTS = 500
 # MLflow's pages then show what is for training models, and not what is for language models.
@@ -54,6 +65,9 @@ class Delivery:
         self.state = Delivered.load(folder)
         self._settled = False
         self._in_doubt = True
+        # Where the state got lost, everything that is there may have been delivered.
+        lost = not self.state.offsets
+        self._doubtful = {name: _size(folder / name) if lost else 0 for name in FILES}
 
     @property
     def later(self) -> int:
@@ -135,7 +149,7 @@ class Delivery:
             self._carry_out(events)
             self.state.offsets[name] = stretch[-1].end
             self.state.save(self.folder)
-            self._in_doubt = False
+            self._in_doubt = stretch[-1].end < self._doubtful[name]
 
     def _carry_out(self, events: list[Event]) -> None:
         if len(events) == 1:
@@ -158,7 +172,7 @@ class Delivery:
             self._do(event)
         except Exception as error:
             if _is_refusal(error):
-                self._require_runs(error)
+                self._require_runs(event, error)
                 _logger.error("MLflow refuses %s: %s", event.get("id") or event["kind"], first_line(error))
             elif event["kind"] in ("file", "text", "model"):
                 # They keep nothing waiting: where artifacts go may be away while metrics are taken.
@@ -184,15 +198,39 @@ class Delivery:
 
             log_onnx(self._client, self._uri, self.state.experiment, self._run(event), self.folder, event)
 
-    def _require_runs(self, error: Exception) -> None:
-        """Not a refusal if everything has gone: the next attempt begins anew."""
+    def _require_runs(self, event: Event, error: Exception) -> None:
+        """Not a refusal if somebody deleted what the event belongs to.
+
+        What was restored then gets it. If everything has gone, the next attempt begins anew.
+        """
         first = next(iter(self.state.runs.values()), None)
         missing = getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST"
         if missing and first is not None and not self._exists(first):
             raise RuntimeError("the runs are not there any more") from error
+        run_id = self.state.runs.get(event["run"])
+        if run_id is not None and self._exists(run_id):
+            info = self._client.get_run(run_id).info
+            if info.lifecycle_stage == "deleted":
+                raise RuntimeError(f"the run {info.run_name!r} was deleted; restore it") from error
+        elif run_id is None and self.state.experiment is not None:
+            experiment = self._client.get_experiment(self.state.experiment)
+            if experiment.lifecycle_stage == "deleted":
+                raise RuntimeError(f"the experiment {experiment.name!r} was deleted; restore it") from error
 
     def _run(self, event: Event) -> str:
-        return self.state.runs[event["run"]]
+        """Id of an event's run; where the line that was to make it is damaged, it is made without."""
+        key = event["run"]
+        if key not in self.state.runs:
+            _logger.warning(
+                "What the MLflow run %r begins with is damaged or was refused; it begins without.", key
+            )
+            of_folder = uuid5(NAMESPACE_URL, self.folder.resolve().as_uri()).hex
+            parent = None if key == SEARCH else SEARCH
+            if parent is not None:
+                self._run({**event, "run": SEARCH})
+            about = {"run": key, "parent": parent, "unique": of_folder, "experiment": EXPERIMENT}
+            self._create({**about, "name": None if parent is None else key, "time": event["time"]})
+        return self.state.runs[key]
 
     def _create(self, event: Event) -> None:
         if event["run"] in self.state.runs:
@@ -203,6 +241,8 @@ class Delivery:
         tags = {**event.get("tags", {}), KEY_TAG: f"{event['unique']}/{event['run']}"}
         if parent_id is not None and (parent or self._exists(parent_id)):
             tags["mlflow.parentRunId"] = parent_id
+        elif parent_id is not None:
+            _logger.warning("There is no run %r to nest the search's run under.", parent_id)
         found = self._found(experiment, tags[KEY_TAG]) if self._in_doubt else None
         if found is None:
             run = self._client.create_run(
@@ -279,8 +319,8 @@ class Delivery:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the chain of causes that HTTP libraries put into one text."""
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What an error says, without passwords and the chain of causes that HTTP libraries put into one text."""
+    text = without_password((str(error).strip().splitlines() or [type(error).__name__])[0])
     request, separator, causes = text.partition(" failed with exception ")
     if separator:
         reason = re.search(r"\[Errno -?\d+\] [\w ]+|[\w ]*timed out", causes)
@@ -322,6 +362,10 @@ def _parts(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 def _time(line: Line) -> int:
     return 0 if line.event is None else int(line.event.get("time", 0))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _sync(path: Path) -> None:

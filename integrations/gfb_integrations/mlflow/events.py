@@ -16,10 +16,8 @@ from gfb_brevitas.search.history import (
     RoundRecord,
     StepRecord,
 )
-from gfb_integrations.mlflow.spool import Event
+from gfb_integrations.mlflow.spool import SEARCH, Event
 
-SEARCH = "search"
-"""Key of the parent run."""
 _MOST_CHARACTERS = 500  # of a parameter's value, what every MLflow store takes
 _MOST_PARAMETERS = 500
 

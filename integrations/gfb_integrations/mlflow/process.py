@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,11 @@ from typing import IO
 
 import gfb_integrations
 from gfb_integrations.mlflow.courier import ALL_DELIVERED, Mission
+from gfb_integrations.mlflow.spool import LOG, without_password
 
 _logger = logging.getLogger("gfb_brevitas.mlflow")  # in the run's log, too
-_MOST_STARTS = 5
+_MOST_STARTS = 5  # within an hour
+_AN_HOUR_S = 3600.0
 _BETWEEN_STARTS_S = 10.0
 _GRACE_S = 3.0
 
@@ -34,7 +37,8 @@ class CourierProcess:
         self._mission = mission
         self._process: subprocess.Popen[str] | None = None
         self._listener: threading.Thread | None = None
-        self._starts, self._started = 0, 0.0
+        self._starts: deque[float] = deque(maxlen=_MOST_STARTS)
+        self._told_of: int | None = None
 
     @property
     def pid(self) -> int | None:
@@ -42,23 +46,41 @@ class CourierProcess:
         return None if self._process is None or self._process.poll() is not None else self._process.pid
 
     def keep_alive(self) -> None:
-        """Start it, unless it is there; a few times at most."""
-        if self.pid is not None or self._starts >= _MOST_STARTS:
+        """Start it, unless it is there; a few times an hour at most."""
+        if self.pid is not None:
             return
-        if self._starts and time.monotonic() - self._started < _BETWEEN_STARTS_S:
-            return
+        self._tell_of_its_end()
+        now = time.monotonic()
+        too_soon = self._starts and now - self._starts[-1] < _BETWEEN_STARTS_S
+        too_often = len(self._starts) == _MOST_STARTS and now - self._starts[0] < _AN_HOUR_S
+        if not (too_soon or too_often):
+            self._start()
+
+    def _start(self) -> None:
         self._reap()
-        self._starts, self._started = self._starts + 1, time.monotonic()
+        self._starts.append(time.monotonic())
         try:
             self._process, self._listener = start(replace(self._mission, parent=os.getpid()), _log)
         except (OSError, RuntimeError) as error:  # no process, or no thread while Python ends
             _logger.warning("The process that delivers to MLflow cannot be started: %s", error)
 
+    def _tell_of_its_end(self) -> None:
+        """Say once that it died, and what its last words were."""
+        if self._process is None or self._process.pid == self._told_of:
+            return
+        self._told_of = self._process.pid
+        log = Path(self._mission.folder) / LOG
+        _logger.warning(
+            "The process that delivers to MLflow ended with %s (%s; see %s). Events are kept on disk; it is "
+            "started again at most %d times an hour.",
+            *(self._process.returncode, _last_line(log) or "without a word", log, _MOST_STARTS),
+        )
+
     def close(self, timeout_s: float) -> None:
         """Have it deliver what is left, for so many seconds at most."""
-        if self.pid is None and self._starts < _MOST_STARTS:
-            self._started = 0.0
-            self.keep_alive()
+        if self.pid is None:
+            self._tell_of_its_end()
+            self._start()
         if self._process is None or self._process.stdin is None:
             return
         try:
@@ -128,7 +150,7 @@ def start(
         "OMP_NUM_THREADS": "1",
     }
     environment.pop("MLFLOW_RUN_ID", None)
-    with (folder / "courier.log").open("wb") as log:
+    with (folder / LOG).open("ab") as log:
         process = subprocess.Popen(
             # -P: modules of the user's folder do not take the place of others.
             [sys.executable, "-P", "-m", "gfb_integrations.mlflow.courier"],
@@ -147,6 +169,14 @@ def start(
     process.stdin.write(mission.to_line())
     process.stdin.flush()
     return process, listener
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return without_password(lines[-1])[:300] if lines else ""
 
 
 def _listen(stream: IO[str] | None, say: Callable[[int, str], None]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -14,10 +13,16 @@ from pathlib import Path
 from uuid import uuid4
 
 from gfb_integrations.mlflow.courier import Mission
-from gfb_integrations.mlflow.events import SEARCH
 from gfb_integrations.mlflow.process import CourierProcess
 from gfb_integrations.mlflow.spool import (
+    EVENTS,
     FOLDER,
+    LOCK,
+    LOG,
+    MODELS,
+    OWN_EVENTS,
+    SEARCH,
+    STATE,
     Delivered,
     Event,
     EventFile,
@@ -34,11 +39,14 @@ class Session:
     Args:
         run_folder: The run's folder; without one events are kept in a temporary folder.
         uri: The server or store.
+        run_id: Id of the search, by which its MLflow runs are found where that they were made got lost.
         goes_on: Whether the run goes on, and its MLflow runs with it.
         system_metrics: Whether the machine's load is sampled.
     """
 
-    def __init__(self, run_folder: Path | None, uri: str, *, goes_on: bool, system_metrics: bool) -> None:
+    def __init__(
+        self, run_folder: Path | None, uri: str, run_id: str, *, goes_on: bool, system_metrics: bool
+    ) -> None:
         self._lock = threading.Lock()
         self._temporary = run_folder is None
         self.folder = (
@@ -47,10 +55,13 @@ class Session:
         if not goes_on:
             _clear(self.folder)
         self.uri = uri
-        self._events = EventFile(self.folder / "events.jsonl")
+        self._events = EventFile(self.folder / EVENTS)
         self.number = self._events.kinds["session"] + 1
         self.id, self.ended, self.closed = uuid4().hex, False, False
+        self._run_id = run_id or self.id
         self._failed = False
+        self._run_ids: Mapping[str, str] = {}
+        self._pid = os.getpid()
         mission = Mission(
             folder=str(self.folder), session=self.id, uri=uri, parent=None, system_metrics=system_metrics
         )
@@ -68,13 +79,16 @@ class Session:
     @property
     def run_ids(self) -> Mapping[str, str]:
         """Ids of the MLflow runs that there are so far: ``"search"``, ``"round-01"`` and so on."""
-        return Delivered.load(self.folder).runs
+        self._run_ids = Delivered.load(self.folder).runs or self._run_ids
+        return self._run_ids
 
     def add(self, event: Event) -> None:
-        """Write an event down, unless it was already."""
+        """Write an event down, unless it was already; nothing in a process that was forked."""
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             if event["kind"] in ("run", "model"):
-                event = {**event, "unique": self.id}  # by which it is found where it was made already
+                event = {**event, "unique": self._run_id}  # by which it is found where it was made already
             try:
                 self._events.append({**event, "time": int(time.time() * 1000)})
                 if self._failed:
@@ -109,13 +123,13 @@ class Session:
 
     def close(self, timeout_s: float = 15.0) -> bool:
         """Deliver what is left, for so many seconds at most; whether nothing is left."""
+        if os.getpid() != self._pid:
+            return False
         if self.closed:
             return is_delivered(self.folder) if self.folder.exists() else True
         self.closed = True
         if not self.ended:
-            self.end(
-                "KILLED" if isinstance(getattr(sys, "last_value", None), KeyboardInterrupt) else "FAILED"
-            )
+            self.end("FAILED")
         self._courier.close(timeout_s)
         if not is_delivered(self.folder):
             _logger.warning(
@@ -124,14 +138,15 @@ class Session:
             )
             return False
         if self._temporary:
+            self._run_ids = self.run_ids
             shutil.rmtree(self.folder, ignore_errors=True)
         return True
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an earlier run left of which nothing else is there."""
-    if not folder.exists():
-        return
+    """Remove what an earlier run left of which nothing else is there; files of others stay."""
     if not is_delivered(folder):
         _logger.warning("%s is of a run that is not there any more; it is removed.", folder)
-    shutil.rmtree(folder)
+    for name in (EVENTS, OWN_EVENTS, STATE, LOG, LOCK):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / MODELS, ignore_errors=True)

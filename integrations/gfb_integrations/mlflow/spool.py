@@ -6,22 +6,33 @@ Layout of the folder (``mlflow`` in the run folder)::
     courier.jsonl     what the courier adds: the machine's load, and that a search was killed
     delivered.json    how far both were delivered, and the ids of the MLflow runs
     courier.lock      held by the process that delivers
+    courier.log       its error stream
     models/           models that are to be logged
 
-Imported by the courier, so it does without the rest of the package.
+Lines end with a checksum; one that is damaged is left out. Imported by the courier, so it does without the
+rest of the package.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
+from zlib import crc32
 
 FOLDER = "mlflow"
+EVENTS, OWN_EVENTS, STATE, MODELS = "events.jsonl", "courier.jsonl", "delivered.json", "models"
+LOCK, LOG = "courier.lock", "courier.log"
+SEARCH = "search"
+"""Key of the parent run."""
+EXPERIMENT = "gfb_brevitas"
+"""Name of the experiment, unless the user has another one."""
 Event = dict[str, Any]
 
 
@@ -57,9 +68,20 @@ def read_lines(path: Path, offset: int = 0, most: int | None = None) -> list[Lin
 def _event(line: bytes) -> Event | None:
     try:
         event = json.loads(line)
-    except ValueError:
+        checksum = event.pop("checksum")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return event if isinstance(event, dict) and isinstance(event.get("kind"), str) else None
+    return event if checksum == _checksum(event) else None
+
+
+def _line(event: Event) -> bytes:
+    text = json.dumps({**event, "checksum": _checksum(event)}, allow_nan=False, separators=(",", ":"))
+    return text.encode() + b"\n"
+
+
+def _checksum(event: Event) -> int:
+    # Read back, a float is the same text again.
+    return crc32(json.dumps(event, separators=(",", ":")).encode())
 
 
 def note_state(states: dict[str, str], event: Event) -> None:
@@ -102,12 +124,11 @@ class EventFile:
             OSError: If it cannot be written now.
         """
         identity = event.get("id")
+        if identity in self._seen:
+            return False
+        self._unwritten.append(_line(event))
         if identity is not None:
-            if identity in self._seen:
-                return False
             self._seen.add(identity)
-        line = json.dumps(event, allow_nan=False, separators=(",", ":")).encode() + b"\n"
-        self._unwritten.append(line)
         note_state(self.states, event)
         self.flush()
         return True
@@ -128,7 +149,8 @@ class EventFile:
             with self.path.open("ab") as stream:
                 stream.write(b"".join(self._unwritten))
         except OSError:
-            os.truncate(self.path, size)
+            with suppress(OSError):  # it may not be there; the reason is the other error
+                os.truncate(self.path, size)
             raise
         self._unwritten.clear()
 
@@ -155,7 +177,7 @@ class Delivered:
     def load(cls, folder: Path) -> Delivered:
         """Read ``delivered.json``; a damaged one counts as none, what is there is then compared first."""
         try:
-            document = json.loads((folder / "delivered.json").read_text(encoding="utf-8"))
+            document = _event((folder / STATE).read_bytes()) or {}
             return cls(
                 uri=document["uri"],
                 experiment=document["experiment"],
@@ -169,33 +191,44 @@ class Delivered:
     def save(self, folder: Path) -> None:
         """Write ``delivered.json``, whole or not at all."""
         temporary = folder / f".delivered.{os.getpid()}.tmp"
-        with temporary.open("w", encoding="utf-8") as stream:
-            json.dump(vars(self), stream)
+        with temporary.open("wb") as stream:
+            stream.write(_line(vars(self)))
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, folder / "delivered.json")
+        os.replace(temporary, folder / STATE)
 
 
 def is_delivered(folder: Path) -> bool:
     """Whether nothing is left to deliver."""
     delivered = Delivered.load(folder)
-    files = [folder / "events.jsonl", folder / "courier.jsonl"]
+    files = [folder / EVENTS, folder / OWN_EVENTS]
     return not delivered.later and not any(read_lines(f, delivered.offsets.get(f.name, 0), 1) for f in files)
 
 
-def without_password(uri: str) -> str:
-    """A URI as it may be written to disk."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    return urlunsplit(parts._replace(netloc=f"{parts.username}@{parts.netloc.rpartition('@')[2]}"))
+def without_password(text: str) -> str:
+    """A URI, or a text with URIs in it, as it may be written to disk.
+
+    Example:
+        >>> without_password("API request to http://me:secret@host:5000/api failed")
+        'API request to http://me@host:5000/api failed'
+    """
+    text = re.sub(r"(://[^/?#\s:@]*):[^/?#\s]*@", r"\1@", text)
+    return re.sub(r"(?i)([?&](?:password|token|secret)=)[^&#\s]*", r"\1***", text)
 
 
 def absolute(uri: str) -> str:
-    """A URI that means the same from any folder."""
-    scheme, separator, path = uri.partition(":///")
-    if not separator and "://" not in uri and not uri.startswith("databricks"):
+    """A URI that means the same from any folder.
+
+    Example:
+        >>> absolute("http://host:5000"), absolute("file:/data/mlruns"), absolute("/data/my runs")
+        ('http://host:5000', 'file:///data/mlruns', 'file:///data/my%20runs')
+    """
+    parts = urlsplit(uri)
+    if len(parts.scheme) < 2 and not uri.startswith("databricks"):  # a letter is a drive of Windows
         return Path(uri).resolve().as_uri()
-    if scheme == "sqlite" and separator and path not in ("", ":memory:"):
-        return f"sqlite:///{Path(path).resolve()}"
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return Path(unquote(parts.path)).resolve().as_uri()
+    path, separator, options = uri.partition(":///")[2].partition("?")
+    if parts.scheme.startswith("sqlite") and path not in ("", ":memory:"):
+        return f"{parts.scheme}:///{Path(path).resolve()}{separator}{options}"
     return uri

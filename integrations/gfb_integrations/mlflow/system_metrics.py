@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import os
 import time
 from typing import Any
@@ -26,7 +27,7 @@ class SystemMetrics:
 
     def __init__(self, samples: int = 0) -> None:
         self._samples = samples
-        self._interval_s = float(os.environ.get(_INTERVAL_VARIABLE, INTERVAL_S))
+        self._interval_s = float(os.environ.get(_INTERVAL_VARIABLE) or INTERVAL_S)
         self._due = time.monotonic() + self._interval_s
         self._monitors: list[Any] = []
         try:
@@ -52,7 +53,8 @@ class SystemMetrics:
             values.update(monitor.aggregate_metrics())
             monitor.clear_metrics()
         self._samples += 1
-        return self._samples, {f"system/{name}": float(value) for name, value in values.items()}
+        finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
+        return self._samples, {f"system/{name}": value for name, value in finite.items()}
 
 
 def _monitor(name: str) -> Any:

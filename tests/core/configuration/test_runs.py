@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import gfb_brevitas as gfb
+from gfb_brevitas.search.run_lock import exclusive
 from tests.core.test_cli import assert_one_line
 from tests.core.test_cli import gfb as command
 
@@ -298,3 +299,70 @@ def test_errors_in_code_of_one_s_own_leave_no_run(folder: Path, change: str, mes
     assert message in " ".join(result.output.split())
     assert "running.py" not in result.output
     assert not Path("run").exists()
+
+
+def test_a_configuration_in_the_place_of_the_run_s_own_is_left_alone(folder: Path) -> None:
+    Path("mine").mkdir()
+    own = "# not to be lost\n" + SEARCH.replace("run_folder: run", "run_folder: mine")
+    Path("mine/run.yaml").write_text(own)
+    (folder / "configured_network.py").rename("mine/configured_network.py")
+    result = command("run", "mine/run.yaml")
+    assert_one_line(result, "it is a file of yours")
+    assert Path("mine/run.yaml").read_text() == own
+    assert not Path("mine/config.json").exists()
+
+
+def test_who_loses_a_folder_leaves_the_configuration_of_the_run_there(folder: Path) -> None:
+    assert command("run", "search.yaml", "--json").exit_code == 0
+    kept = Path("run/run.yaml").read_text()
+    Path("run/config.json").rename("config.json")  # as before the other one has begun
+    Path("run/run.yaml").unlink()
+    with exclusive(Path("run/run.lock")):
+        assert_one_line(command("run", "search.yaml", "search.seed=1"), "in use by another run")
+    assert not Path("run/run.yaml").exists()
+    Path("config.json").rename("run/config.json")
+    assert command("run", "search.yaml", "--json").exit_code == 0
+    assert Path("run/run.yaml").read_text() == kept
+
+
+ENDING = """
+import sys
+
+def prints():
+    print("noise")
+    return make()
+
+def ends():
+    sys.exit(0)
+
+def ending_loss(model, batch):
+    sys.exit(0)
+"""
+
+
+def test_what_the_user_s_code_prints_is_not_in_the_json(folder: Path) -> None:
+    (folder / "configured_network.py").write_text(NETWORK + ENDING + "print('imported')\n")
+    for arguments in (
+        ("run", "search.yaml", "model=configured_network:prints", "--json"),
+        ("inspect", "configured_network:prints", "--json"),
+        ("apply", "run/allocation.json", "--model", "configured_network:prints", "--json"),
+    ):
+        sys.modules.pop("configured_network", None)
+        result = command(*arguments)
+        assert result.exit_code == 0, result.output
+        json.loads(result.stdout)
+        assert "noise" in result.stderr
+
+
+@pytest.mark.parametrize("setting", ["model=configured_network:ends", "loss=configured_network:ending_loss"])
+def test_user_s_code_that_ends_the_program_is_a_failure(folder: Path, setting: str) -> None:
+    (folder / "configured_network.py").write_text(NETWORK + ENDING)
+    result = command("run", "search.yaml", setting)
+    assert result.exit_code == 1
+    assert "sys.exit" in result.output
+
+
+def test_data_that_is_none(folder: Path) -> None:
+    (folder / "configured_network.py").write_text(NETWORK + "\ndef forgot():\n    pass\n")
+    result = command("run", "search.yaml", "train_batches=configured_network:forgot")
+    assert_one_line(result, "'configured_network:forgot' returns None")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.core.faults.runs import Course, RunProcess, database_in
@@ -78,7 +78,8 @@ def read_only(course: Course) -> None:
 def _set_writable(folder: Path, writable: bool) -> None:
     for path in [folder, *folder.rglob("*")]:
         mode = 0o755 if path.is_dir() else 0o644
-        path.chmod(mode if writable else mode & 0o555)
+        with suppress(FileNotFoundError):  # it has just taken its place
+            path.chmod(mode if writable else mode & 0o555)
 
 
 def _is_clear(error: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from torch import nn
 
 from gfb_brevitas.adapters import SearchableModel, make_searchable
 from gfb_brevitas.errors import CheckpointError, ConfigurationError
-from gfb_brevitas.search import SearchConfig, TrainingConfig
+from gfb_brevitas.search import Callback, RecordedRun, SearchConfig, TrainingConfig
 from gfb_brevitas.search.checkpoint import content_digest
+from gfb_brevitas.search.history import RoundRecord, StepRecord
 from gfb_brevitas.search.run_lock import exclusive
 from tests.core.search.small_problem import FEATURES, SEARCH, budgets, comparable, network, run, searchable
 
@@ -254,3 +257,27 @@ def test_a_storage_that_fails_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="The storage fails: connection refused. Nothing of the run"):
         run(run_folder=tmp_path / "run", storage=Down())
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_folder_that_is_removed_ends_the_run(tmp_path: Path) -> None:
+    class Remove(Callback):
+        def on_round(self, record: RoundRecord) -> None:
+            shutil.rmtree(tmp_path / "run")
+
+    with pytest.raises(CheckpointError, match="was removed, moved or replaced while the run went on"):
+        run(run_folder=tmp_path / "run", callbacks=[Remove()])
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_user_code_may_change_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    class Change(Callback):
+        def on_step(self, record: StepRecord) -> None:
+            os.chdir(elsewhere)
+
+    result = run(run_folder="run", callbacks=[Change()])
+    assert not list(elsewhere.iterdir())
+    assert RecordedRun.load(tmp_path / "run").allocation == result.allocation

@@ -21,7 +21,7 @@ from gfb_integrations.mlflow.cli import app
 from gfb_integrations.mlflow.spool import EventFile, is_delivered, read_lines
 from tests.core.search.small_problem import comparable, run
 from tests.integrations.mlflow.reading import SQLALCHEMY, all_points, points, runs_by_name, shows, wait_for
-from tests.integrations.mlflow.servers import MlflowServer, copied_store
+from tests.integrations.mlflow.servers import MlflowServer, copied_store, free_port
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.filterwarnings(SQLALCHEMY)
@@ -117,22 +117,91 @@ def test_what_a_killed_search_did_not_write_down_comes_from_its_history(store: s
     folder = tmp_path / "run"
     with MlflowTracking(store, timeout_s=60) as tracking:
         result = run(callbacks=[tracking], run_folder=folder)
+    run_id = str(tracking.run_id)
+    rounds = runs_by_name(MlflowClient(store), run_id).keys()
     events = folder / "mlflow" / "events.jsonl"
-    state = json.loads((folder / "mlflow" / "delivered.json").read_text())
     lines = events.read_bytes().splitlines(keepends=True)
     events.write_bytes(b"".join(lines[: len(lines) // 2]) + lines[-1][:10])
-    state["offsets"]["events.jsonl"] = events.stat().st_size - 10
     (folder / "mlflow" / "delivered.json").unlink()  # neither is what was delivered
     with MlflowTracking(store, timeout_s=60) as again:
         run(callbacks=[again], run_folder=folder, resume=True)
-    assert again.run_id == tracking.run_id
+    assert again.run_id == run_id
     client = MlflowClient(store)
-    found = points(client, client.get_run(str(again.run_id)))
+    assert runs_by_name(client, run_id).keys() == rounds
+    found = points(client, client.get_run(run_id))
     steps = [step for step, _ in found["generation/best_value"]]
     assert sorted(set(steps)) == list(range(1, len(result.history.generations) + 1))
 
 
-def test_a_courier_that_is_killed_is_replaced(store: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", ["run/search", "run/round-01", "params", "epoch/2@search"])
+def test_everything_but_a_damaged_line_is_delivered(store: str, tmp_path: Path, damaged: str) -> None:
+    folder = tmp_path / "run"
+    with MlflowTracking(f"http://127.0.0.1:{free_port()}", timeout_s=0) as tracking:
+        result = run(callbacks=[tracking], run_folder=folder)
+    events = folder / "mlflow" / "events.jsonl"
+    lines = events.read_bytes().splitlines(keepends=True)
+    place = next(i for i, line in enumerate(lines) if json.loads(line).get("id") == damaged)
+    lines[place] = lines[place].replace(b"kind", b"kink")
+    events.write_bytes(b"".join(lines))
+    delivered = CliRunner().invoke(app, ["deliver", str(folder), "--tracking-uri", store])
+    assert delivered.exit_code == 0, delivered.output
+    assert "1 damaged lines are left out" in delivered.output
+    run_id = json.loads((folder / "mlflow" / "delivered.json").read_text())["runs"]["search"]
+    client = MlflowClient(store)
+    assert set(runs_by_name(client, run_id)) == {"search", "pretraining", "round-01", "round-02"}
+    found = all_points(client, run_id)["search"]
+    if damaged == "epoch/2@search":
+        assert [step for step, _ in found["epoch/metric"]] == [1, 3, 4, 5]
+    else:
+        assert shows(found, result.history)
+
+
+def test_files_of_others_in_the_spool_s_place_stay(tmp_path: Path, store: str) -> None:
+    place = tmp_path / "run" / "mlflow"
+    place.mkdir(parents=True)
+    (place / "mlflow.db").write_text("weeks of other experiments")
+    (place / "events.jsonl").write_text("of a run that is not there\n")
+    with MlflowTracking(store, timeout_s=60) as tracking:
+        result = run(callbacks=[tracking], run_folder=tmp_path / "run")
+    assert (place / "mlflow.db").read_text() == "weeks of other experiments"
+    client = MlflowClient(store)
+    assert shows(points(client, client.get_run(str(tracking.run_id))), result.history)
+
+
+def test_no_password_is_written_down(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+
+    def wait_for_the_failure() -> None:
+        wait_for(lambda: "MLflow does not take events" in (folder / "run.log").read_text())
+
+    with MlflowTracking(f"http://me:SECRET@127.0.0.1:{free_port()}/", timeout_s=4) as tracking:
+        run(callbacks=[tracking, AtGeneration({3: wait_for_the_failure})], run_folder=folder)
+    for path in folder.rglob("*"):
+        assert path.is_dir() or b"SECRET" not in path.read_bytes(), path
+    assert "SECRET" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("interval", ["", "often"])
+def test_without_the_machine_s_load_all_else_is_delivered(
+    store: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    interval: str,
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", interval)
+    with MlflowTracking(store, timeout_s=60, tags={"path": Path("/x"), 3: 4}) as tracking:  # type: ignore[dict-item]
+        result = run(callbacks=[tracking], run_folder=tmp_path / "run")
+    client = MlflowClient(store)
+    found = client.get_run(str(tracking.run_id))
+    assert shows(points(client, found), result.history)
+    assert found.data.tags["path"] == "/x" and found.data.tags["3"] == "4"
+    assert ("load is not logged any more: ValueError" in caplog.text) == bool(interval)
+
+
+def test_a_courier_that_is_killed_is_replaced(
+    store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     tracking = MlflowTracking(store, timeout_s=60)
 
     def kill_courier() -> None:
@@ -144,6 +213,7 @@ def test_a_courier_that_is_killed_is_replaced(store: str, tmp_path: Path) -> Non
     with tracking:
         actions = AtGeneration({2: kill_courier})
         result = run(callbacks=[tracking, actions], run_folder=tmp_path / "run")
+    assert caplog.text.count("The process that delivers to MLflow ended with -9") == 1
     client = MlflowClient(store)
     assert shows(points(client, client.get_run(str(tracking.run_id))), result.history)
 
@@ -232,8 +302,54 @@ def test_events_that_the_disk_does_not_take_are_written_when_it_does(tmp_path: P
 
 def test_a_part_of_a_line_is_cut_off_and_a_damaged_line_left_out(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    path.write_bytes(b'{"kind":"tags","id":"first"}\n\0\0\n[1]\n{"kind":"ta')
+    EventFile(path).append({"kind": "tags", "id": "first"})
+    path.write_bytes(path.read_bytes() + b'\0\0\n[1]\n{"kind":"ta')
     assert [line.event is None for line in read_lines(path)] == [False, True, True]
     events = EventFile(path)
     events.append({"kind": "tags", "id": "second"})
     assert [line.event["id"] for line in read_lines(path) if line.event] == ["first", "second"]
+
+
+@pytest.mark.parametrize("deleted", ["run", "experiment"])
+def test_what_is_deleted_meanwhile_gets_the_rest_when_it_is_restored(
+    store: str, tmp_path: Path, deleted: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    client, folder = MlflowClient(store), tmp_path / "run"
+    tracking = MlflowTracking(store, timeout_s=8)
+
+    def experiment() -> str:
+        return str(client.get_run(str(tracking.run_id)).info.experiment_id)
+
+    def delete() -> None:
+        wait_for(lambda: tracking.run_id)
+        if deleted == "run":
+            client.delete_run(str(tracking.run_id))
+        else:
+            client.delete_experiment(experiment())
+
+    with tracking:
+        result = run(callbacks=[tracking, AtGeneration({4: delete})], run_folder=folder)
+    assert not is_delivered(folder / "mlflow")
+    assert "was deleted; restore it" in caplog.text and "refuses" not in caplog.text
+    if deleted == "run":
+        client.restore_run(str(tracking.run_id))
+    else:
+        client.restore_experiment(experiment())
+    delivered = CliRunner().invoke(app, ["deliver", str(folder)])
+    assert delivered.exit_code == 0, delivered.output
+    assert shows(points(client, client.get_run(str(tracking.run_id))), result.history)
+
+
+def test_a_forked_process_says_nothing_about_the_search(store: str, tmp_path: Path) -> None:
+    def fork() -> None:
+        if os.fork() == 0:
+            tracking.close("FAILED")
+            os._exit(0)
+        os.wait()
+
+    with MlflowTracking(store, timeout_s=60) as tracking:
+        result = run(callbacks=[tracking, AtGeneration({2: fork})], run_folder=tmp_path / "run")
+    client = MlflowClient(store)
+    found = client.get_run(str(tracking.run_id))
+    assert found.info.status == "FINISHED" and shows(points(client, found), result.history)
+    assert "FAILED" not in (tmp_path / "run" / "mlflow" / "events.jsonl").read_text()
