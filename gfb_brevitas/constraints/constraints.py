@@ -234,6 +234,22 @@ class Constraints:
         )
         raise InfeasibleBudgetError(message)
 
+    def idle(self) -> list[str]:
+        """What there is to say of budgets that limit nothing: those that the largest widths keep, too.
+
+        Only of costs that grow with every width; whether others can be exceeded is not known.
+        """
+        if not (self.budgets and self.space.coordinates):
+            return []
+        widest = self.space.uniform(max(c.max_bits for c in self.space.coordinates))
+        costs = self.costs(self.space.bits(widest)[None, :])[0]
+        return [
+            f"The budget {budget.name!r} limits nothing: {limit:,.6g} {budget.cost.unit} are allowed, and the "
+            f"largest widths come to {cost:,.6g}."
+            for budget, limit, cost in zip(self.budgets, self._limits, costs, strict=True)
+            if budget.cost.monotone and cost <= limit
+        ]
+
     def repair(self, bits: ArrayLike) -> Bits:
         """A feasible allocation near one that is not.
 

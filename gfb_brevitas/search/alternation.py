@@ -148,6 +148,8 @@ def fit(
     constraints = Constraints(model.space, budgets, penalty=search.penalty)
     if allocation is None:
         constraints.check_reachable()
+        for sentence in constraints.idle():
+            _logger.warning("%s", sentence)
     start = _initial_allocation(model, constraints, search, allocation)
     pretrain = start if search.pretrain_bits is None else _uniform(model.space, search.pretrain_bits)
     data = RunData(

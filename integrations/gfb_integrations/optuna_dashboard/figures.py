@@ -181,6 +181,7 @@ def _quantizer_axis(names: Sequence[str]) -> dict[str, Any]:
     few = len(names) <= _MOST_LABELS
     # The order is that of the names, not that in which kinds are drawn.
     return {
+        "type": "category",  # names may be numbers
         "categoryorder": "array",
         "categoryarray": list(names),
         "showticklabels": few,
