@@ -2,7 +2,8 @@
 
 Blocks of a page run in its order. A Python block with a title, ``python title="name.py"``, is a file of the
 page; the others share one namespace. YAML blocks are configurations, or parts of them. Shell blocks run where
-``<!-- run -->`` stands in front of them: their lines that begin with ``gfb``.
+``<!-- run -->`` stands in front of them: their lines that begin with ``gfb``. All other calls of ``gfb``, in
+shell blocks and in sentences, are parsed by the command itself.
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import typer
+import typer.main
 import yaml
 from typer.testing import CliRunner
 
-from gfb_brevitas.cli import app
-from gfb_brevitas.configuration import ConfiguredRun, read_document
+from gfb_brevitas.cli import app, running
+from gfb_brevitas.configuration import ConfiguredRun, Document, read_document
+from gfb_brevitas.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
@@ -109,6 +114,89 @@ def run_commands(code: str, place: str) -> None:
     for command in commands:
         result = CliRunner(env={"COLUMNS": "100"}).invoke(app, command[1:])
         assert result.exit_code == 0, f"{place}: {shlex.join(command)}\n{result.output}"
+
+
+APPS = {
+    "finn": "gfb_integrations.finn.cli",
+    "mlflow": "gfb_integrations.mlflow.cli",
+}
+
+
+def parse(arguments: list[str]) -> None:
+    """Have the command parse its arguments, and do nothing."""
+    match arguments:
+        case [("finn" | "mlflow") as name, *rest]:
+            parsed_by(importlib.import_module(APPS[name]).app, rest)
+        case ["run", program, *rest] if program.endswith((".yaml", ".yml")):
+            parsed_by(running._configured, [program, *rest])
+            changed = Document(path=Path(program), content={"budgets": [{}, {}], "rules": [{}, {}]}, lines={})
+            for assignment in rest:
+                if not assignment.startswith("-"):
+                    changed = changed.with_override(assignment)
+        case ["run", program, *_] if program.startswith("examples/"):
+            assert (ROOT / f"{program.removesuffix('.py')}.py").is_file(), program
+        case _:
+            parsed_by(app, arguments)
+
+
+def parsed_by(of: typer.Typer, arguments: list[str]) -> None:
+    top: Any = typer.main.get_command(of)
+    for command in (top, *getattr(top, "commands", {}).values()):
+        command.callback = lambda **_: None
+    top.main(args=arguments, prog_name="gfb", standalone_mode=False)
+
+
+def calls(code: str) -> Iterator[list[str]]:
+    """The arguments of every call of ``gfb`` in a piece of shell."""
+    for line in code.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;")
+        lexer.whitespace_split = True
+        words = list(lexer)
+        while words:
+            end = next((i for i, word in enumerate(words) if set(word) <= set("&|;")), len(words))
+            command = [word for i, word in enumerate(words[:end]) if i or "=" not in word]
+            if command and Path(command[0]).name == "gfb":
+                yield command[1:]
+            words = words[end + 1 :]
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", *DOCS])
+def test_commands_are_those_that_there_are(document: str) -> None:
+    for block in blocks_of(document):
+        if block.language in ("sh", "bash", "console"):
+            for arguments in calls(block.code):
+                parse(arguments)
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for span in re.findall(r"`gfb ([^`]+)`", text):
+        name, *rest = shlex.split(span)
+        if rest and name not in ("COMMAND", *APPS):
+            parse([name, *rest])
+        elif name in APPS:  # the command alone: how it is used is said elsewhere
+            commands: Any = typer.main.get_command(importlib.import_module(APPS[name]).app)
+            assert not rest or rest[0] in commands.commands, span
+        else:
+            known: Any = typer.main.get_command(app)
+            assert name in {*known.commands, "COMMAND"} or name in ("--help", "--install-completion"), span
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "gfb shw RUN",
+        "FOO=1 gfb show RUN --jsn",
+        "cd x && .venv/bin/gfb compare",
+        "gfb mlflow deliver RUN --time 3",
+        "gfb finn chek net:make",
+        "gfb run search.yaml --quite",
+        "gfb run search.yaml budgets.9.rho=3",
+        "gfb run examples/nothing",
+    ],
+)
+def test_commands_that_there_are_not_are_found(line: str) -> None:
+    (arguments,) = calls(f"{line}   # as written")
+    misuse: Any = typer.BadParameter.__base__  # of the click that typer has
+    with pytest.raises((misuse, ConfigurationError, AssertionError)):
+        parse(arguments)
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", *DOCS])

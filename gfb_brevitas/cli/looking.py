@@ -10,7 +10,7 @@ import typer
 
 import gfb_brevitas as gfb
 from gfb_brevitas.cli.models import model_and_inputs
-from gfb_brevitas.cli.output import AsJson, errors_in_one_line, output_kept_for, put
+from gfb_brevitas.cli.output import AsJson, errors_in_one_line, output_kept_for, put, tell
 from gfb_brevitas.errors import CheckpointError
 from gfb_brevitas.report import (
     profile_table,
@@ -92,7 +92,7 @@ def report(
     with errors_in_one_line():
         _loaded(folder)
         write_report: Any = importlib.import_module("gfb_integrations.report").write_report
-        typer.echo(str(write_report(folder, output)))
+        tell(str(write_report(folder, output)))
 
 
 def _loaded(folder: Path) -> RecordedRun:

@@ -92,7 +92,7 @@ def export(
             run = None
             if model is None:
                 run = ConfiguredRun.of_folder(folder)
-                searchable, example = run.searchable(), run.model()[1]
+                searchable, example = run.searchable(), run.example_inputs
             else:
                 module, example = model_and_inputs(model)
                 searchable = gfb.make_searchable(module, example)
@@ -100,6 +100,7 @@ def export(
             if weights is not None:
                 _save_weights(frozen, weights)
             report = _export(frozen, example, path, None if run is None else _samples(run))
+            _note_proof(folder, report)
         put(report.to_dict(), lambda: [_export_table(report)], as_json=as_json)
 
 
@@ -125,13 +126,28 @@ def export_result(run: ConfiguredRun, model: nn.Module, path: Path) -> Any:
 
     What the proof found is added to the run's summary.
     """
-    report = _export(model, run.model()[1], path, _samples(run))
+    report = _export(model, run.example_inputs, path, _samples(run))
+    add_to_summary(run.run_folder, _proof(report))
+    return report
+
+
+def _proof(report: Any) -> dict[str, Any]:
+    """What an export adds to the summary of its run."""
     figures: dict[str, Any] = {"qonnx": report.to_dict()}
     if report.verification is not None:
         figures["qonnx_max_abs_diff"] = report.verification.max_abs_diff
         figures["qonnx_argmax_agreement"] = report.verification.argmax_agreement
-    add_to_summary(run.run_folder, figures)
-    return report
+    return figures
+
+
+def _note_proof(folder: Path, report: Any) -> None:
+    """Add what an export found to the summary of a run, if it has one that can be written."""
+    if not (folder / "summary.json").exists():
+        return  # of a run that has not ended
+    try:
+        add_to_summary(folder, _proof(report))
+    except CheckpointError as error:
+        say(f"[yellow]The run's summary does not say that it was exported[/]: {escape(str(error))}")
 
 
 def model_and_inputs(factory: str) -> tuple[nn.Module, Any]:
@@ -158,19 +174,23 @@ def _export(model: nn.Module, example: Any, path: Path, samples: Any) -> Any:
 
 
 def _samples(run: ConfiguredRun) -> tuple[Tensor, ...] | None:
-    """Inputs of validation batches, where batches are pairs of inputs and something else."""
+    """Inputs of validation batches like the example, where batches are pairs of inputs and something else."""
     batches = run.batches("validation_batches")
     if batches is None:
         batches = run.batches("train_batches")
     assert batches is not None
+    examples = _tensors(run.example_inputs)
     found: list[Tensor] = []
     for batch in batches() if callable(batches) else batches:
-        if not (isinstance(batch, tuple | list) and isinstance(batch[0], Tensor)):
+        if len(examples) > 1 or not (
+            isinstance(batch, tuple | list) and batch and isinstance(batch[0], Tensor)
+        ):
             return None
-        found.append(batch[0])
+        if batch[0].shape[1:] == examples[0].shape[1:]:  # a file is of one size
+            found.append(batch[0])
         if sum(map(len, found)) >= VERIFIED_SAMPLES:
             break
-    return (torch.cat(found)[:VERIFIED_SAMPLES],)
+    return (torch.cat(found)[:VERIFIED_SAMPLES],) if found else None
 
 
 def _tensors(example: Any) -> tuple[Tensor, ...]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from typing import Annotated, Any
 
 import typer
@@ -32,15 +35,20 @@ def output_kept_for(as_json: bool) -> Iterator[None]:
 
 
 @contextmanager
-def errors_in_one_line() -> Iterator[None]:
-    """End the command with 1 and the error's message where the package raises one on purpose."""
+def errors_in_one_line(*, goes_on: bool = False) -> Iterator[None]:
+    """End the command with 1 and the error's message where the package raises one on purpose.
+
+    Args:
+        goes_on: Whether the command, when it is repeated, goes on where it was interrupted.
+    """
     try:
         yield
     except GfbError as error:
         say(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        say("Interrupted. Run the same command again to go on where it stopped.")
+        advice = " Run the same command again to go on where it stopped." if goes_on else ""
+        say(f"Interrupted.{advice}")
         raise typer.Exit(130) from None
 
 
@@ -53,13 +61,38 @@ def put(document: Any, tables: Callable[[], Sequence[RenderableType]], *, as_jso
         as_json: Whether to print the data instead.
     """
     if as_json:
-        typer.echo(json.dumps(json_ready(document), indent=2))
+        tell(json.dumps(json_ready(document), indent=2))
         return
-    console = Console()
-    for number, part in enumerate(tables()):
-        if number:
-            console.print()
-        if isinstance(part, str):
-            console.print(part, markup=False, highlight=False, soft_wrap=True)
-        else:
-            console.print(part)
+    parts = tables()
+    with _output():
+        console = Console()
+        for number, part in enumerate(parts):
+            if number:
+                console.print()
+            if isinstance(part, str):
+                console.print(part, markup=False, highlight=False, soft_wrap=True)
+            else:
+                console.print(part)
+
+
+def tell(text: str) -> None:
+    """Print a text as it is."""
+    with _output():
+        typer.echo(text)
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    """Print inside the block; a failure ends the command with 1, silently if nobody listens any more."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what a terminal's encoding lacks
+    try:
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        with suppress(OSError, ValueError):  # nothing is left to fail when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:
+            say(f"[bold red]The output cannot be written[/]: {escape(error.strerror or str(error))}.")
+        raise typer.Exit(1) from None

@@ -20,11 +20,11 @@ def load_main(program: str) -> Callable[[list[str]], object]:
         MissingExtraError: If the file needs a package that is not installed.
     """
     path = _program_file(program)
-    specification = importlib.util.spec_from_file_location(path.stem, path)
+    specification = importlib.util.spec_from_file_location(_module_name(path), path)
     if specification is None or specification.loader is None:
         raise ConfigurationError(f"{str(path)!r} is not a Python file. Give one whose name ends in .py.")
     module = importlib.util.module_from_spec(specification)
-    sys.modules[path.stem] = module
+    sys.modules[specification.name] = module
     sys.path.insert(0, str(path.parent.resolve()))
     try:
         specification.loader.exec_module(module)
@@ -34,6 +34,13 @@ def load_main(program: str) -> Callable[[list[str]], object]:
             "need is installed by: pip install 'gfb-brevitas[examples,export,plots]'"
         ) from error
     return _main_of(module, path)
+
+
+def _module_name(path: Path) -> str:
+    """The file's own name, by which other processes find its classes; never that of another module."""
+    known = sys.modules.get(path.stem)
+    is_another = known is not None and getattr(known, "__file__", None) != str(path)
+    return f"gfb_program_{path.stem}" if is_another or path.stem in sys.stdlib_module_names else path.stem
 
 
 def _program_file(program: str) -> Path:

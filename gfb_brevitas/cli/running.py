@@ -6,19 +6,23 @@ import importlib
 import importlib.util
 import json
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, chdir, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import optuna
 import typer
+from rich.markup import escape
 from torch import nn
 
 from gfb_brevitas.cli.models import export_result
-from gfb_brevitas.cli.output import AsJson, errors_in_one_line, output_kept_for, put, say
+from gfb_brevitas.cli.output import AsJson, errors_in_one_line, output_kept_for, put, say, tell
 from gfb_brevitas.cli.programs import load_main
 from gfb_brevitas.configuration import ConfiguredRun, RunConfiguration, read_document
+from gfb_brevitas.configuration.schema import Dashboard
 from gfb_brevitas.errors import ConfigurationError, GfbError
 from gfb_brevitas.report import TerminalProgress, summary_tables
 from gfb_brevitas.search import SearchResult
@@ -69,7 +73,7 @@ def _run_configuration(
     as_json: AsJson = False,
 ) -> None:
     """Run the search of a configuration file, or go on with it."""
-    with errors_in_one_line():
+    with errors_in_one_line(goes_on=True):
         document = read_document(config)
         for assignment in settings or []:
             document = document.with_override(assignment)
@@ -84,7 +88,7 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was started with a configuration file."""
-    with errors_in_one_line():
+    with errors_in_one_line(goes_on=True):
         with output_kept_for(as_json):
             configured = ConfiguredRun.of_folder(folder)
         _carry_out(configured, quiet=quiet, as_json=as_json)
@@ -92,11 +96,11 @@ def resume(
 
 def schema() -> None:
     """Print the JSON schema of configuration files, for editors."""
-    typer.echo(json.dumps(RunConfiguration.model_json_schema(), indent=2))
+    tell(json.dumps(RunConfiguration.model_json_schema(), indent=2))
 
 
 def _run_program(program: str, arguments: list[str]) -> None:
-    with errors_in_one_line():
+    with errors_in_one_line(goes_on=True):
         try:
             load_main(program)(arguments)
         except GfbError:
@@ -110,19 +114,50 @@ def _run_program(program: str, arguments: list[str]) -> None:
 
 def _carry_out(run: ConfiguredRun, *, quiet: bool, as_json: bool) -> None:
     with output_kept_for(as_json), _no_silent_exit():
-        result, written = _carried_out(run, with_progress=not (quiet or as_json))
-    if quiet and not as_json:
-        return
-    summary = result.summary()
-    put(
-        {**summary, "run_folder": str(run.run_folder), "files": [str(path) for path in written]},
-        lambda: [*summary_tables(summary), "\n".join(str(path) for path in (run.run_folder, *written))],
-        as_json=as_json,
-    )
+        result, after = _carried_out(run, with_progress=not (quiet or as_json))
+    if as_json or not quiet:
+        summary = result.summary()
+        files = [str(path) for path in after.written]
+        put(
+            {**summary, "run_folder": str(run.run_folder), "files": files},
+            lambda: [*summary_tables(summary), "\n".join([str(run.run_folder), *files])],
+            as_json=as_json,
+        )
+    if after.failed:
+        after.say_failures()
+        raise typer.Exit(1)
 
 
-def _carried_out(run: ConfiguredRun, *, with_progress: bool) -> tuple[SearchResult, list[Path]]:
-    after = _what_follows(run)  # an extra that is missing is an error before any work
+@dataclass
+class _After:
+    """What follows a search: each step happens, whatever becomes of the others."""
+
+    written: list[Path] = field(default_factory=list)
+    failed: dict[str, Exception] = field(default_factory=dict)
+
+    def do(self, what: str, step: Callable[[], Any]) -> None:
+        """Carry out a step; the file that it returns is one that it wrote."""
+        try:
+            made = step()
+        except Exception as error:
+            self.failed[what] = error
+        else:
+            self.written += [made] if isinstance(made, Path) else []
+
+    def say_failures(self) -> None:
+        for what, error in self.failed.items():
+            if not isinstance(error, GfbError):
+                traceback.print_exception(error)
+            lines = str(error).splitlines() or [""]
+            text = str(error) if isinstance(error, GfbError) else lines[0]
+            say(f"[bold red]{what} failed[/]: {type(error).__name__}: {escape(text)}")
+        say(
+            "The search itself has ended well, and its result is kept. The same command tries the rest again."
+        )
+
+
+def _carried_out(run: ConfiguredRun, *, with_progress: bool) -> tuple[SearchResult, _After]:
+    steps, after = _what_follows(run), _After()  # an extra that is missing is an error before any work
     tracking, notes = _tracking(run), _dashboard_notes(run)
     with ExitStack() as stack:
         # Closed last, when the files that they take along have been written.
@@ -132,12 +167,14 @@ def _carried_out(run: ConfiguredRun, *, with_progress: bool) -> tuple[SearchResu
             stack.callback(progress.close)
             callbacks.append(progress)
         result = run.fit(callbacks)
-        written = [action(run, result.model) for action in after]
+        for what, step in steps.items():
+            after.do(what, partial(step, run, result.model))
         if tracking is not None:
             about = run.configuration.mlflow
             name = None if isinstance(about, bool) else about.registered_name
-            tracking.log_model(result, run.model()[1], registered_name=name)
-    return result, written
+            log_model = partial(tracking.log_model, registered_name=name)
+            after.do("Logging the model with MLflow", lambda: log_model(result, run.example_inputs))
+    return result, after
 
 
 @contextmanager
@@ -155,34 +192,48 @@ def _tracking(run: ConfiguredRun) -> Any:
     about = run.configuration.mlflow
     if about is False:
         return None
-    settings = {} if about is True else about.model_dump(exclude={"registered_name"})
-    return importlib.import_module("gfb_integrations.mlflow").MlflowTracking(**settings, project=run.code)
+    settings: dict[str, Any] = {} if about is True else about.model_dump(exclude={"registered_name"})
+    integration = importlib.import_module("gfb_integrations.mlflow")
+    with chdir(run.started_in if run.started_in.is_dir() else "."):
+        settings["tracking_uri"] = _store(settings)
+    try:
+        return integration.MlflowTracking(**settings, project=run.code)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{run.document.place(('mlflow',))}: {error}") from error
+
+
+def _store(settings: Mapping[str, Any]) -> str:
+    """Where MLflow writes, by the settings or its own; the same from any folder."""
+    uri = settings.get("tracking_uri") or importlib.import_module("mlflow").get_tracking_uri()
+    found: str = importlib.import_module("gfb_integrations.mlflow.spool").absolute(str(uri))
+    return found
 
 
 def _dashboard_notes(run: ConfiguredRun) -> Any:
     about = run.configuration.dashboard
     if about is False:
         return None
-    if run.configuration.storage is None:
+    if run.storage is None:
         raise ConfigurationError(f"{run.document.place(('dashboard',))}: `dashboard` needs a `storage`.")
-    store = None
-    if not isinstance(about, bool) and about.artifacts is not None:
-        Path(about.artifacts).mkdir(parents=True, exist_ok=True)
-        store = optuna.artifacts.FileSystemArtifactStore(about.artifacts)
+    about, store = Dashboard() if about is True else about, None
+    if about.artifacts is not None:
+        folder = run.started_in / about.artifacts
+        folder.mkdir(parents=True, exist_ok=True)
+        store = optuna.artifacts.FileSystemArtifactStore(folder)
     integration = importlib.import_module("gfb_integrations.optuna_dashboard")
-    return integration.DashboardNotes(run.configuration.storage, artifact_store=store)
+    return integration.DashboardNotes(run.storage, artifact_store=store, timeout_s=about.timeout_s)
 
 
-def _what_follows(run: ConfiguredRun) -> list[Callable[[ConfiguredRun, nn.Module], Path]]:
-    actions: list[Callable[[ConfiguredRun, nn.Module], Path]] = []
+def _what_follows(run: ConfiguredRun) -> dict[str, Callable[[ConfiguredRun, nn.Module], Path]]:
+    steps: dict[str, Callable[[ConfiguredRun, nn.Module], Path]] = {}
     if run.configuration.export:
         importlib.import_module("gfb_integrations.qonnx").require_export()
-        actions.append(_export)
+        steps["Export"] = _export
     wanted = run.configuration.report
     if wanted or (wanted is None and _report_is_installed()):
         importlib.import_module("gfb_integrations.report").require_report()
-        actions.append(_report)
-    return actions
+        steps["Report"] = _report
+    return steps
 
 
 def _report_is_installed() -> bool:

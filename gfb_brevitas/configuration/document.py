@@ -13,10 +13,11 @@ import yaml
 from gfb_brevitas.errors import ConfigurationError
 
 Path_ = tuple[str | int, ...]
+_POSITION = re.compile(r"[0-9]{1,9}")
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number, and yes, no, on and off are words (as in YAML 1.2).
+    """Safe YAML in which, as in YAML 1.2, 1e-3 and 010 are decimal numbers, and yes, off and 1:30 are words.
 
     Without aliases, by which a short file can hold very much.
     """
@@ -29,20 +30,32 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+_NOT_OF_1_2 = (":bool", ":int", ":float", ":timestamp")
 _Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float", ":timestamp"))
-    ]
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(_NOT_OF_1_2)]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"(true|false)$", re.IGNORECASE), list("tTfF")
 )
 _Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"([-+]?\d[\d_]*|0x[0-9a-fA-F]+|0o[0-7]+)$", re.ASCII),
+    list("-+0123456789"),
+)
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"([-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?|[-+]?\.(inf|Inf)|\.(nan|NaN))$"),
     list("-+0123456789."),
 )
+
+
+def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = str(loader.construct_scalar(node)).replace("_", "")
+    return int(text, 0 if text[:2] in ("0x", "0o") else 10)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +65,8 @@ class Document:
     Attributes:
         path: The file.
         content: Plain data.
-        lines: The line, from 1, of every key and list item, by the path of keys and positions to it.
+        lines: The line, from 1, of every key and list item, by the path of keys and positions to it; 0 for
+            what stands on the command line.
     """
 
     path: Path
@@ -76,19 +90,41 @@ class Document:
             ConfigurationError: If it is not such an assignment.
         """
         name, equals, text = assignment.partition("=")
-        keys = tuple(int(key) if key.isdigit() else key for key in name.split("."))
+        keys = tuple(int(key) if _POSITION.fullmatch(key) else key for key in name.split("."))
         if not equals or not all(str(key) for key in keys):
             raise ConfigurationError(
-                f"Settings are changed as name=value, e.g. search.rounds=3; got {assignment!r}."
+                f"Settings are changed as name=value, e.g. search.rounds=3; got {assignment!r:.200}."
             )
         try:
-            value = yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError as error:
+            value, inside = _read(text)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigurationError(
-                f"{assignment!r}: what stands behind = is not YAML ({error})."
+                f"{assignment!r:.200}: what stands behind = cannot be read: {_reason(error)}."
             ) from error
         content = _replaced(self.content, keys, value, assignment)
-        return Document(path=self.path, content=content, lines={**self.lines, keys: 0})
+        lines = {path: line for path, line in self.lines.items() if path[: len(keys)] != keys}
+        lines |= {(*keys, *path): 0 for path in ((), *inside)}
+        return Document(path=self.path, content=content, lines=lines)
+
+
+def _read(text: str) -> tuple[Any, dict[Path_, int]]:
+    """What YAML says, and the lines of everything in it."""
+    root = yaml.compose(text, Loader=_Loader)
+    lines: dict[Path_, int] = {}
+    if root is not None:
+        _note_lines(root, (), lines)
+    return yaml.load(text, Loader=_Loader), lines
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a text, in one line."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, yaml.MarkedYAMLError) and (error.problem or error.context):
+        return str(error.problem or error.context)
+    return str(error).split("\n")[0].rstrip(".")
 
 
 def read_document(path: Path) -> Document:
@@ -99,19 +135,12 @@ def read_document(path: Path) -> Document:
             line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=_Loader)
-        lines: dict[Path_, int] = {}
-        if root is not None:
-            _note_lines(root, (), lines, path)
-        content = yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = str(path) if mark is None else f"{path}, line {mark.line + 1}"
-        raise ConfigurationError(f"{place}: {error.problem or error.context}.") from error
+        content, lines = _read(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error).split("\n")[0]
-        raise ConfigurationError(f"{str(path)!r} cannot be read: {reason}.") from error
+        mark = isinstance(error, yaml.MarkedYAMLError) and (error.problem_mark or error.context_mark)
+        if mark:
+            raise ConfigurationError(f"{path}, line {mark.line + 1}: {_reason(error)}.") from error
+        raise ConfigurationError(f"{str(path)!r} cannot be read: {_reason(error)}.") from error
     if not isinstance(content, dict):
         raise ConfigurationError(
             f"{str(path)!r} must hold settings, `name: value`; it holds {content!r:.80}."
@@ -119,21 +148,22 @@ def read_document(path: Path) -> Document:
     return Document(path=path, content=content, lines=lines)
 
 
-def _note_lines(node: yaml.Node, at: Path_, lines: dict[Path_, int], path: Path) -> None:
+def _note_lines(node: yaml.Node, at: Path_, lines: dict[Path_, int]) -> None:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             place = (*at, str(key.value))
             line = key.start_mark.line + 1
             if place in lines:
-                raise ConfigurationError(
-                    f"{path}, line {line}: {key.value!r} is given again, first on line {lines[place]}."
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value!r} is given again, first on line {lines[place]}",
+                    problem_mark=key.start_mark,
                 )
             lines[place] = line
-            _note_lines(value, place, lines, path)
+            _note_lines(value, place, lines)
     elif isinstance(node, yaml.SequenceNode):
         for position, item in enumerate(node.value):
             lines[(*at, position)] = item.start_mark.line + 1
-            _note_lines(item, (*at, position), lines, path)
+            _note_lines(item, (*at, position), lines)
 
 
 def _replaced(content: Any, keys: Path_, value: Any, assignment: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,11 +37,12 @@ from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 from gfb_brevitas.search.presets import preset
 from gfb_brevitas.search.result import SearchResult
 from gfb_brevitas.search.saving import saving
+from gfb_brevitas.search.storages import absolute_storage
 from gfb_brevitas.search.training_loop import TrainingLoop
 
 FILE_NAME = "run.yaml"
 """The configuration in a run's folder, with all that was changed on the command line."""
-_CODE_FOLDER = "code_folder"
+_CODE_FOLDER, _STARTED_IN = "code_folder", "started_in"
 _FUNCTIONS = ("optimizer", "schedule")  # settings of the training that may be user code
 
 
@@ -57,27 +58,44 @@ class ConfiguredRun:
         document: What was read.
         configuration: The same, checked.
         code: Folder in which modules of the user are looked for first.
+        started_in: Folder that relative places begin in, but for ``run_folder``.
     """
 
     document: Document
     configuration: RunConfiguration
     code: Path
+    started_in: Path
+    _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
-    def of(cls, document: Document, code: Path | None = None) -> ConfiguredRun:
+    def of(
+        cls, document: Document, code: Path | None = None, started_in: Path | None = None
+    ) -> ConfiguredRun:
         """Check a document.
 
         Args:
             document: The document.
-            code: Folder of the user's modules; by default that of the file.
+            code: Folder of the user's modules; by default that of the file, or what a run's own file says.
+            started_in: Folder that relative places begin in; by default the current one, or likewise.
 
         Raises:
             ConfigurationError: Naming every setting that is wrong and its line.
         """
-        folder = document.path.parent if code is None else code
-        run = cls(document=document, configuration=validated(document), code=folder.resolve())
+        content = dict(document.content)
+        kept = [content.pop(name, None) for name in (_CODE_FOLDER, _STARTED_IN)]
+        code = code or (Path(kept[0]) if isinstance(kept[0], str) else document.path.parent)
+        started_in = started_in or (Path(kept[1]) if isinstance(kept[1], str) else Path.cwd())
+        document = replace(document, content=content)
+        run = cls(
+            document=document,
+            configuration=validated(document),
+            code=code.resolve(),
+            started_in=started_in,
+        )
         run.search, run.rules, run.budgets  # noqa: B018 - errors before any work
         _ = run.training_loop or run.training
+        if run.configuration.bits is not None:
+            run._at(("bits",), Range, "*", *run.configuration.bits)
         return run
 
     @classmethod
@@ -97,15 +115,20 @@ class ConfiguredRun:
                 "a program goes on when the program's command is repeated."
             )
         document = read_document(path)
-        code = document.content.pop(_CODE_FOLDER, None)
-        if not isinstance(code, str):
+        if not isinstance(document.content.get(_CODE_FOLDER), str):
             raise ConfigurationError(f"{str(path)!r} is damaged: it lacks `{_CODE_FOLDER}`.")
-        return cls.of(replace(document, content={**document.content, "run_folder": str(folder)}), Path(code))
+        return cls.of(replace(document, content={**document.content, "run_folder": str(folder)}))
 
     @property
     def run_folder(self) -> Path:
         """Where the run is kept."""
         return Path(self.configuration.run_folder)
+
+    @property
+    def storage(self) -> str | None:
+        """URL of the Optuna storage, the same from any folder."""
+        given = self.configuration.storage
+        return None if given is None else absolute_storage(given, self.started_in)
 
     @property
     def search(self) -> SearchConfig:
@@ -163,13 +186,19 @@ class ConfiguredRun:
         torch.manual_seed(self.search.seed)
         made = self._called("model")
         if self.configuration.example_inputs is not None:
-            return made, self._called("example_inputs")
+            made = made, self._called("example_inputs")
         if isinstance(made, tuple) and len(made) == 2:
+            self._made["example_inputs"] = made[1]
             return made
         raise ConfigurationError(
             f"{self.document.place(('model',))}: {self.configuration.model!r} returns no example inputs. "
             "Return (model, example inputs), or name a function for `example_inputs`."
         )
+
+    @property
+    def example_inputs(self) -> Any:
+        """Inputs of the user's model, as they were made with it last."""
+        return self._made["example_inputs"] if "example_inputs" in self._made else self.model()[1]
 
     def searchable(self) -> SearchableModel:
         """The model with its widths as settings."""
@@ -185,14 +214,26 @@ class ConfiguredRun:
         make: Any = make_searchable
         if about.finn:
             make = importlib.import_module("gfb_integrations.finn").make_searchable
-        found: SearchableModel = make(model, example, **settings)
+        try:
+            found: SearchableModel = make(model, example, **settings)
+        except GfbError as error:
+            named = next((i for i, rule in enumerate(self.rules) if repr(rule) in str(error)), None)
+            if named is None:
+                raise
+            raise type(error)(f"{self.document.place(('rules', named))}: {error}") from error
         return found
 
     def batches(self, name: str) -> Batches | None:
-        """Data by the name of its setting; ``None`` where the file names none."""
+        """Data by the name of its setting, made once; ``None`` where the file names none."""
         reference = getattr(self.configuration, name)
         if reference is None:
             return None
+        if name not in self._made:
+            self._made[name] = self._data(name, reference)
+        found: Batches = self._made[name]
+        return found
+
+    def _data(self, name: str, reference: str) -> Batches:
         made = self._called(name)
         if made is None:
             raise ConfigurationError(
@@ -228,7 +269,7 @@ class ConfiguredRun:
             training=training,
             run_folder=self.run_folder,
             resume=True,
-            storage=self.configuration.storage,
+            storage=self.storage,
             name=self.configuration.name,
             callbacks=[_Keeping(self), *callbacks, *own],
         )
@@ -309,7 +350,8 @@ class _Keeping:
         path = self.run.run_folder / FILE_NAME
         if record.resumed and path.exists():
             return
-        content = {_CODE_FOLDER: str(self.run.code), **self.run.document.content}
+        places = {_CODE_FOLDER: str(self.run.code), _STARTED_IN: str(self.run.started_in)}
+        content = {**places, **self.run.document.content}
         with saving(path):
             write_text_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 

@@ -13,6 +13,7 @@ from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 _REFERENCE = r"^[\w.]+:[\w.]+$"
 Reference = Annotated[str, Field(pattern=_REFERENCE, description="User code, module:function.")]
 Widths = tuple[int, int]
+Text = Annotated[str, Field(min_length=1)]
 
 
 def _settings_schema(kind: type) -> dict[str, Any]:
@@ -115,18 +116,41 @@ Budgets = Annotated[
 
 
 class Mlflow(_Section):
-    """Tracking, see :mod:`gfb_integrations.mlflow`."""
+    """Tracking, see :class:`gfb_integrations.mlflow.MlflowTracking`.
 
-    tracking_uri: str | None = None
+    Attributes:
+        tracking_uri: The server or store; by default what MLflow is set to.
+        experiment: Name of the experiment.
+        run_name: Name of the search's run; by default that of the run folder.
+        parent_run_id: A run to nest the search's run under.
+        tags: Tags of the search's run.
+        registered_name: Name to register the final model under.
+        log_artifacts: Whether files of the run folder are logged.
+        system_metrics: Whether the machine's load is logged.
+        timeout_s: Seconds that the end of the run waits for the server.
+    """
+
+    tracking_uri: Text | None = None
     experiment: str = "gfb_brevitas"
-    run_name: str | None = None
-    registered_name: str | None = None
+    run_name: Text | None = None
+    parent_run_id: Text | None = None
+    tags: dict[str, str | int | float | bool] = {}
+    registered_name: Text | None = None
+    log_artifacts: bool = True
+    system_metrics: bool = True
+    timeout_s: float = Field(default=15.0, ge=0, allow_inf_nan=False)
 
 
 class Dashboard(_Section):
-    """Pictures, notes and files for optuna-dashboard, see :mod:`gfb_integrations.optuna_dashboard`."""
+    """Pictures, notes and files, see :class:`gfb_integrations.optuna_dashboard.DashboardNotes`.
 
-    artifacts: str | None = None
+    Attributes:
+        artifacts: Folder that files are kept in; without it there are none.
+        timeout_s: Seconds that the end of the run waits for the storage.
+    """
+
+    artifacts: Text | None = None
+    timeout_s: float = Field(default=30.0, ge=0, allow_inf_nan=False)
 
 
 class RunConfiguration(_Section):
@@ -181,9 +205,9 @@ class RunConfiguration(_Section):
     search: Annotated[dict[str, Any], WithJsonSchema(_settings_schema(SearchConfig))] = {}
     training: Annotated[dict[str, Any] | str, WithJsonSchema(_settings_or_reference(TrainingConfig))] = {}
     callbacks: list[Reference] = []
-    run_folder: str
-    name: str | None = None
-    storage: str | None = None
+    run_folder: Text
+    name: Text | None = None
+    storage: Text | None = None
     dashboard: bool | Dashboard = False
     mlflow: bool | Mlflow = False
     report: bool | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -22,6 +22,7 @@ from gfb_brevitas.configuration.schema import (
     TieRule,
 )
 from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 
 _SECTIONS: dict[str, type[BaseModel]] = {
     "<fix>": FixRule,
@@ -48,8 +49,20 @@ def validated(document: Document) -> RunConfiguration:
         entries = [
             e for e in error.errors() if e["loc"][-1:] != ("bool",) or not isinstance(e["input"], dict)
         ]
-        found = dict.fromkeys(_explained(document, entry) for entry in entries)
+        found = dict.fromkeys(
+            [*(_explained(document, entry) for entry in entries), *_unknown_settings(document)]
+        )
         raise ConfigurationError("\n".join(found)) from None
+
+
+def _unknown_settings(document: Document) -> Iterator[str]:
+    """What is misspelt in the sections that are checked by their own classes."""
+    for section, kind in (("search", SearchConfig), ("training", TrainingConfig)):
+        given = document.content.get(section)
+        names = [field.name for field in fields(kind)]
+        for name in given if isinstance(given, dict) else ():
+            if name not in names:
+                yield f"{document.place((section, name))}: {_unknown(str(name), names)}"
 
 
 def settings_of(kind: type[Any], values: dict[str, Any], document: Document, section: str) -> Any:

@@ -244,8 +244,8 @@ class Constraints:
         widest = self.space.uniform(max(c.max_bits for c in self.space.coordinates))
         costs = self.costs(self.space.bits(widest)[None, :])[0]
         return [
-            f"The budget {budget.name!r} limits nothing: {limit:,.6g} {budget.cost.unit} are allowed, and the "
-            f"largest widths come to {cost:,.6g}."
+            f"The budget {budget.name!r} limits nothing: {limit:,.6g} {budget.cost.unit} are allowed, and "
+            f"the largest widths come to {cost:,.6g}."
             for budget, limit, cost in zip(self.budgets, self._limits, costs, strict=True)
             if budget.cost.monotone and cost <= limit
         ]

@@ -10,10 +10,13 @@ import numpy as np
 from rich.table import Table
 
 from gfb_brevitas.constraints import Budget
+from gfb_brevitas.constraints.descent import smallest_found
+from gfb_brevitas.constraints.groups import WidthGroups
 from gfb_brevitas.costs import ActivationMemory, BitOperations, Cost, MeanActivationBits, WeightSize
+from gfb_brevitas.costs.searched_profile import searched_profile
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.report._layout import compact_table
-from gfb_brevitas.space import SearchSpace
+from gfb_brevitas.space import Bits, SearchSpace, Vector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,22 +27,22 @@ class UniformCost:
         name: The cost.
         unit: Its unit.
         at_uniform_bits: Its value at each width; a quantizer that cannot take a width has the nearest one.
+        smallest: The smallest that was found in the whole space.
+        is_smallest_possible: Whether it is known that nothing in the space is smaller: the cost never falls
+            when a width rises.
         limit: The limit of a budget on it, if there is one.
     """
 
     name: str
     unit: str
     at_uniform_bits: dict[int, float]
+    smallest: float
+    is_smallest_possible: bool
     limit: float | None = None
-
-    @property
-    def smallest(self) -> float:
-        """The least that it is at a uniform width."""
-        return min(self.at_uniform_bits.values())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return asdict(self) | {"smallest": self.smallest}
+        return asdict(self)
 
 
 def uniform_costs(space: SearchSpace, budgets: Sequence[Budget] = ()) -> list[UniformCost]:
@@ -64,16 +67,22 @@ def uniform_costs(space: SearchSpace, budgets: Sequence[Budget] = ()) -> list[Un
 
 
 def uniform_costs_table(costs: Sequence[UniformCost]) -> Table:
-    """A table for the terminal: a row per cost, a column per width."""
+    """A table for the terminal: a row per cost, a column per width, and the smallest that can be reached.
+
+    That is ``<= 12`` where 12 is the smallest found and a smaller one may exist.
+    """
     table = compact_table()
     table.add_column("cost at uniform bits", overflow="fold", min_width=12)
     for width in costs[0].at_uniform_bits if costs else ():
         table.add_column(str(width), justify="right", no_wrap=True)
+    table.add_column("smallest", justify="right", no_wrap=True)
     if any(cost.limit is not None for cost in costs):
         table.add_column("limit", justify="right", no_wrap=True)
     for cost in costs:
         limit = [] if cost.limit is None else [_short(cost.limit)]
-        table.add_row(f"{cost.name} ({cost.unit})", *map(_short, cost.at_uniform_bits.values()), *limit)
+        table.add_row(
+            f"{cost.name} ({cost.unit})", *map(_short, cost.at_uniform_bits.values()), _smallest(cost), *limit
+        )
     return table
 
 
@@ -89,13 +98,30 @@ def _valued(
     cost: Cost, space: SearchSpace, bits: Any, widths: range, limit: float | None = None
 ) -> UniformCost | None:
     try:
-        values = cost.bind(space.profile)(bits)
+        value = cost.bind(searched_profile(space))
+        values = value(bits)
     except ConfigurationError:
         if limit is not None:
             raise
         return None  # such as mean activation bits of a model without activation quantizers
-    at = dict(zip(widths, map(float, values), strict=True))
-    return UniformCost(name=cost.name, unit=cost.unit, at_uniform_bits=at, limit=limit)
+    groups = WidthGroups(space)
+
+    def of_groups(widths: Bits) -> Vector:
+        return value(groups.expand(widths))
+
+    least = groups.low if cost.monotone else smallest_found(of_groups, groups)
+    return UniformCost(
+        name=cost.name,
+        unit=cost.unit,
+        at_uniform_bits=dict(zip(widths, map(float, values), strict=True)),
+        smallest=float(of_groups(least[None, :])[0]),
+        is_smallest_possible=cost.monotone,
+        limit=limit,
+    )
+
+
+def _smallest(cost: UniformCost) -> str:
+    return f"{'' if cost.is_smallest_possible else '<= '}{_short(cost.smallest)}"
 
 
 def _short(value: float) -> str:

@@ -7,6 +7,7 @@ where it gives one. Settings and values that the paper does not give are marked 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -23,6 +24,8 @@ Penalty = Literal["exact", "squared"]
 Method = Literal["surrogate", "cma-es"]
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 Schedule = Callable[[float], float]
+_LARGEST_COUNT = 10**9
+_LARGEST_SEED = 2**63 - 1  # that every generator takes
 
 
 def _require(holds: bool, name: str, rule: str, value: object) -> None:
@@ -30,14 +33,18 @@ def _require(holds: bool, name: str, rule: str, value: object) -> None:
         raise ConfigurationError(f"`{name}` must be {rule}; got {value!r}.")
 
 
-def _is_count(value: object, smallest: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= smallest
+def _is_count(value: object, smallest: int, largest: int = _LARGEST_COUNT) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and smallest <= value <= largest
+
+
+def _count_rule(smallest: int, largest: int = _LARGEST_COUNT) -> str:
+    return f"a whole number of at least {smallest} and at most {largest:,}"
 
 
 def _is_number(value: object, *, above: float = -math.inf, least: float = -math.inf) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return math.isfinite(value) and value > above and value >= least
+    return abs(value) <= sys.float_info.max and value > above and value >= least
 
 
 def _check_uniform_bits(name: str, bits: int | tuple[int, int] | None) -> None:
@@ -118,13 +125,14 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         smallest = {"rounds": 1, "steps_per_round": 1, "evaluations_per_step": 3, "epochs_per_round": 0}
-        smallest |= {"pretrain_epochs": 0, "super_batch_size": 1, "reevaluate_best": 1, "seed": 0}
+        smallest |= {"pretrain_epochs": 0, "super_batch_size": 1, "reevaluate_best": 1}
         for name, least in smallest.items():
             value = getattr(self, name)
-            _require(_is_count(value, least), name, f"a whole number of at least {least}", value)
+            _require(_is_count(value, least), name, _count_rule(least), value)
+        _require(_is_count(self.seed, 0, _LARGEST_SEED), "seed", _count_rule(0, _LARGEST_SEED), self.seed)
         for name, least in (("population_size", 3), ("reevaluate_batches", 1)):
             value = getattr(self, name)
-            rule = f"None or a whole number of at least {least}"
+            rule = f"None or {_count_rule(least)}"
             _require(value is None or _is_count(value, least), name, rule, value)
         _require(_is_number(self.step_size, above=0.0), "step_size", "a positive number", self.step_size)
         kinds = SUPER_BATCH_KINDS
@@ -215,6 +223,6 @@ class TrainingConfig:
             value = getattr(self, name)
             _require(_is_number(value, least=0.0), name, "a number of at least 0", value)
         _require(self.momentum < 1.0, "momentum", "below 1", self.momentum)
-        _require(_is_count(self.warmup_epochs, 0), "warmup_epochs", "a whole number", self.warmup_epochs)
+        _require(_is_count(self.warmup_epochs, 0), "warmup_epochs", _count_rule(0), self.warmup_epochs)
         is_flag = isinstance(self.data_parallel, bool)
         _require(is_flag, "data_parallel", "True or False", self.data_parallel)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import optuna
@@ -65,6 +66,23 @@ def opened_storage(storage: Storage | None) -> optuna.storages.BaseStorage | Non
             "URL, that its folder exists, that the driver of the database is installed and that the server "
             "runs."
         ) from error
+
+
+def absolute_storage(url: str, folder: Path) -> str:
+    """A URL that means the same from any folder.
+
+    Args:
+        url: The URL of a storage.
+        folder: Where the relative path of a SQLite file begins.
+
+    Example:
+        >>> absolute_storage("sqlite:///run.db", Path("/data"))
+        'sqlite:////data/run.db'
+    """
+    found = re.fullmatch(r"(sqlite(?:\+\w+)?:///)(file:)?([^?]+)(\?.*)?", url)
+    if found is None or found[3].startswith(":memory:"):
+        return url
+    return f"{found[1]}{found[2] or ''}{(folder / found[3]).absolute()}{found[4] or ''}"
 
 
 def _opened(url: str) -> optuna.storages.BaseStorage:

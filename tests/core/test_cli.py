@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gfb_brevitas.cli import app
+from gfb_brevitas.cli.output import put
 from gfb_brevitas.files import sealed
 from tests.core.search.small_problem import SEARCH, run
 
@@ -101,6 +103,50 @@ def test_an_unknown_command() -> None:
     assert result.exit_code == 2 and "No such command 'serach'" in result.output
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    run(run_folder=folder)
+    return folder
+
+
+# --- output ---------------------------------------------------------------------------------------
+
+
+def started(*arguments: object, stdout: Any, **environment: str) -> subprocess.Popen[str]:
+    """The command in a process of its own."""
+    command = [sys.executable, "-c", "from gfb_brevitas.cli import app; app()", *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "80", **environment}
+    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.mark.parametrize("arguments", [["show"], ["show", "--json"], ["schema"]])
+def test_output_that_cannot_be_written(finished: Path, arguments: list[str]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this machine has no /dev/full")
+    folder = [finished] if "show" in arguments else []
+    with open("/dev/full", "w") as full, started(*arguments, *folder, stdout=full) as process:
+        _, said = process.communicate(timeout=120)
+    assert (process.returncode, said) == (1, "The output cannot be written: No space left on device.\n")
+
+
+def test_a_reader_that_has_left(finished: Path) -> None:
+    with started("show", finished, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(120)) == ("", 1)
+
+
+@pytest.mark.parametrize("text", ["3 – 4", "runs/\udcff"])
+def test_a_character_that_the_terminal_lacks(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    put({}, lambda: [text], as_json=False)
+    terminal.seek(0)
+    assert terminal.read() == re.sub("[^\\x00-\\x7f]", "?", text) + "\n"
+
+
 # --- run -----------------------------------------------------------------------------------------
 
 ECHO = "def main(arguments):\n    print(arguments)\n"
@@ -182,15 +228,21 @@ def test_an_interrupted_program(tmp_path: Path) -> None:
     assert result.stderr == "Interrupted. Run the same command again to go on where it stopped.\n"
 
 
+def test_a_program_may_have_the_name_of_another_module(tmp_path: Path) -> None:
+    path = program(tmp_path, ECHO.replace("print(", "print(__name__, "), "random.py")
+    import random
+
+    assert gfb("run", path).stdout == "gfb_program_random []\n"
+    assert sys.modules["random"] is random
+    sys.modules.pop("gfb_program_random")
+
+
+@pytest.mark.parametrize("name", ["nothing.yaml", "nothing.yml"])
+def test_a_configuration_that_is_not_there(name: str) -> None:
+    assert_one_line(gfb("run", name), f"Error: {name!r} cannot be read: No such file or directory.\n")
+
+
 # --- show ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run."""
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    run(run_folder=folder)
-    return folder
 
 
 def copied(run_folder: Path, place: Path, summary: str) -> Path:
@@ -235,6 +287,15 @@ def test_show_of_a_budget_that_is_exceeded(finished: Path, tmp_path: Path) -> No
     summary["costs"][0] |= {"use": 1.25, "feasible": False}
     folder = copied(finished, tmp_path, json.dumps(summary))
     assert "125.0%, too much" in gfb("show", folder).stdout
+
+
+def test_looking_that_is_interrupted_does_not_go_on(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gfb_brevitas.cli.looking._loaded", interrupt)
+    result = gfb("show", finished)
+    assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
 
 
 def test_show_of_no_folder(tmp_path: Path) -> None:

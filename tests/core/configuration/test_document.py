@@ -37,7 +37,9 @@ def document(tmp_path: Path, text: str) -> Document:
 
 def test_numbers_are_numbers_and_words_are_words(tmp_path: Path) -> None:
     read = document(
-        tmp_path, "a: 2e-3\nb: 0.*\nc: on\nd: true\ne: 1_0\nf: -.5\ng: 2024-01-01\nh: 1.2.3\n"
+        tmp_path,
+        "a: 2e-3\nb: 0.*\nc: on\nd: true\ne: 1_0\nf: -.5\ng: 2024-01-01\nh: 1.2.3\n"
+        "i: 1:30\nj: 010\nk: 0x1f\nl: -08\nm: 0o17\nn: 1:30.5\n",
     ).content
     assert read == {
         "a": 2e-3,
@@ -48,6 +50,12 @@ def test_numbers_are_numbers_and_words_are_words(tmp_path: Path) -> None:
         "f": -0.5,
         "g": "2024-01-01",
         "h": "1.2.3",
+        "i": "1:30",
+        "j": 10,
+        "k": 31,
+        "l": -8,
+        "m": 15,
+        "n": "1:30.5",
     }
 
 
@@ -63,7 +71,7 @@ def test_everything_knows_its_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\na: 2\n", r"line 2: 'a' is given again, first on line 1"),
+        ("a: 1\na: 2\n", r"^\S+search\.yaml, line 2: 'a' is given again, first on line 1\.$"),
         ("a: {b: 1, b: 2}\n", r"line 1: 'b' is given again"),
         ("a: [1\nb: 2\n", r"line 2"),
         ("a: &x 1\nb: *x\n", r"line 2: aliases"),
@@ -104,6 +112,21 @@ def test_settings_are_changed(tmp_path: Path, assignment: str, path: tuple[Any, 
     assert before.content == document(tmp_path, COMPLETE).content
 
 
+def test_what_is_changed_is_on_the_command_line_and_the_rest_in_the_file(tmp_path: Path) -> None:
+    changed = document(tmp_path, COMPLETE).with_override(
+        "budgets=[{paper: 3}, {cost: weight_size, limit: x}]"
+    )
+    assert changed.place(("budgets", 1, "limit")) == "budgets.1.limit on the command line"
+    assert changed.place(("budgets", 1, "rho")) == "budgets.1 on the command line"
+    assert changed.place(("search", "rounds")).endswith("line 10")
+    with pytest.raises(
+        ConfigurationError, match=r"^budgets\.1\.limit on the command line: `budgets\.1\.limit`: .*got 'x'\.$"
+    ):
+        validated(changed)
+    again = changed.with_override("budgets=[{paper: 3}]")
+    assert again.place(("budgets", 1, "limit")) == "budgets on the command line"
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
@@ -111,7 +134,12 @@ def test_settings_are_changed(tmp_path: Path, assignment: str, path: tuple[Any, 
         ("=3", "changed as name=value"),
         ("budgets.7.rho=3", "the list has 2 items"),
         ("model.x=3", "which has no settings"),
-        ("search.rounds=[", "is not YAML"),
+        ("search.rounds=[", "cannot be read: "),
+        ("search={rounds: 1, rounds: 2}", r"'rounds' is given again"),
+        ("search=" + 3000 * "[", "nested too deeply"),
+        ("budgets.²=1", "which has no settings"),
+        ("budgets." + 5000 * "1" + "=1", "which has no settings"),
+        ("search.rounds=" + 5000 * "1", "cannot be read: "),
     ],
 )
 def test_assignments_that_are_none(tmp_path: Path, assignment: str, message: str) -> None:
@@ -133,6 +161,8 @@ def test_assignments_that_are_none(tmp_path: Path, assignment: str, message: str
             r"line 5: `budgets\.0`: an entry has one of the keys 'paper' or 'cost' or 'board'",
         ),
         ("run_folder: runs/first", "bits: [1, 2, 3]\nrun_folder: x", r"line 12: `bits`"),
+        ("run_folder: runs/first", "bits: [1:30, 8]\nrun_folder: x", r"line 12: `bits\.0`: .*got '1:30'"),
+        ("run_folder: runs/first", "run_folder: ''", r"line 12: `run_folder`: .*at least 1 character"),
     ],
 )
 def test_the_schema_names_what_is_wrong_and_its_line(
@@ -144,10 +174,10 @@ def test_the_schema_names_what_is_wrong_and_its_line(
 
 
 def test_every_error_is_named_at_once(tmp_path: Path) -> None:
-    text = COMPLETE.replace("loss:", "los:").replace("rho: 20", "rho: much")
+    text = COMPLETE.replace("loss:", "los:").replace("rho: 20", "rho: much").replace("rounds:", "rouns:")
     with pytest.raises(ConfigurationError) as caught:
         validated(document(tmp_path, text))
-    assert len(str(caught.value).splitlines()) == 3  # the unknown one, the missing one and the number
+    assert len(str(caught.value).splitlines()) == 4  # two unknown ones, the missing one and the number
 
 
 def test_the_schema_is_one_for_editors() -> None:

@@ -134,7 +134,10 @@ def test_settings_change_on_the_command_line(folder: Path) -> None:
         (["budgets.0.cost=weigth_size"], ["line 10", "There is no cost 'weigth_size'"]),
         (["budgets.0.limit=3"], ["line 10", "takes either `uniform_bits`"]),
         (["rules.1.bits=[5, 2]"], ["line 8", "1 <= min <= max"]),
-        (["rules.0.fix=nothing.*"], ["nothing.*"]),
+        (["rules.0.fix=nothing.*"], ["line 7: ", "nothing.*"]),
+        (["rules=[{fix: '0.*', bits: 6}, {fix: nothing.*, bits: 3}]"], ["rules.1 on the command line", "no"]),
+        (["bits=[8, 2]"], ["bits on the command line: ", "8 to 2"]),
+        (["budgets=[{cost: weigth_size, limit: 1}]"], ["budgets.0 on the command line", "'weigth_size'"]),
     ],
 )
 def test_errors_name_the_setting_and_leave_no_run(
@@ -156,6 +159,14 @@ def test_a_uniform_width_that_no_quantizer_may_take_is_pointed_out(
 ) -> None:
     assert command("run", "search.yaml", "budgets.0.uniform_bits=30", "-q").exit_code == 0
     assert "No quantizer may take the uniform 30 bits" in caplog.text
+
+
+def test_the_configuration_of_a_run_is_one_for_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command("run", "search.yaml", "-q").exit_code == 0
+    monkeypatch.chdir("/")
+    again = command("run", folder / "run/run.yaml", f"run_folder={folder}/again", "search.rounds=1", "--json")
+    assert again.exit_code == 0, again.output
+    assert len(gfb.RecordedRun.load(folder / "again").history.rounds) == 1
 
 
 def test_another_configuration_in_the_folder_of_a_run(folder: Path) -> None:
@@ -207,7 +218,8 @@ def test_inspect_says_what_a_search_would_find(folder: Path) -> None:
     elements = sum(info["elements"] for info in found["quantizers"] if info["kind"] == "weight")
     assert weights["at_uniform_bits"] == {str(b): float(elements * b) for b in (2, 3, 4)}
     assert weights["smallest"] == 2.0 * elements
-    assert "weight_size (bits)" in command("inspect", "configured_network:make").stdout
+    text = command("inspect", "configured_network:make", "--bits", "2", "4").stdout
+    assert "weight_size (bits)" in text and "smallest" in text
 
 
 def test_inspect_for_a_board(folder: Path) -> None:

@@ -36,6 +36,10 @@ from gfb_brevitas.search import SearchConfig, TrainingConfig
         ({"initial_bits": "4"}, "initial_bits"),
         ({"evaluator": "fast"}, "evaluator"),
         ({"seed": -1}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"rounds": 10**23}, "rounds"),
+        ({"population_size": 10**23}, "population_size"),
+        ({"step_size": 10**400}, "step_size"),
     ],
 )
 def test_search_settings_are_checked(settings: dict[str, Any], name: str) -> None:
@@ -59,6 +63,8 @@ def test_search_settings_are_checked(settings: dict[str, Any], name: str) -> Non
         ({"data_parallel": 1}, "data_parallel"),
         ({"weight_decay": -0.1}, "weight_decay"),
         ({"warmup_epochs": 0.5}, "warmup_epochs"),
+        ({"warmup_epochs": 10**23}, "warmup_epochs"),
+        ({"learning_rate": 10**400}, "learning_rate"),
         ({"gradient_clip_norm": 0}, "gradient_clip_norm"),
     ],
 )
