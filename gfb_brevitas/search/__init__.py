@@ -20,6 +20,7 @@ from gfb_brevitas.search.loading import load_best
 from gfb_brevitas.search.presets import PRESETS, Preset, preset
 from gfb_brevitas.search.recorded_run import EvaluatedCandidates, RecordedBudget, RecordedRun
 from gfb_brevitas.search.result import SearchResult
+from gfb_brevitas.search.run_status import RunStatus
 from gfb_brevitas.search.training import EpochOutcome
 from gfb_brevitas.search.training_loop import TrainingEpoch, TrainingLoop
 
@@ -41,6 +42,7 @@ __all__ = [
     "RecordedBudget",
     "RecordedRun",
     "RoundRecord",
+    "RunStatus",
     "SearchConfig",
     "SearchResult",
     "StartRecord",

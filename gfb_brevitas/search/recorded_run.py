@@ -22,6 +22,7 @@ from gfb_brevitas.search.history import History
 from gfb_brevitas.search.json_lines import JsonLinesFile
 from gfb_brevitas.search.run_folder import FORMAT, VERSION, records_of
 from gfb_brevitas.search.run_profile import PROFILE_FORMAT, PROFILE_VERSION
+from gfb_brevitas.search.run_status import RunStatus, read_status
 from gfb_brevitas.space import Bits, Vector
 
 _Read = TypeVar("_Read")
@@ -91,6 +92,7 @@ class RecordedRun:
         allocation: The final allocation; ``None`` until the run has ended.
         clipping: Learned clipping values by quantizer and width, the mean where there is one per channel;
             ``None`` until the run has ended.
+        status: What had become of it when it was read: whether it runs, ended, failed (and of what).
     """
 
     path: Path
@@ -104,6 +106,7 @@ class RecordedRun:
     summary: Mapping[str, Any] | None
     allocation: BitAllocation | None
     clipping: Mapping[str, Mapping[int, float]] | None
+    status: RunStatus
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> RecordedRun:
@@ -116,9 +119,10 @@ class RecordedRun:
         config = path / "config.json"
         if not config.is_file():
             raise CheckpointError(f"{str(path)!r} holds no run. Give the folder of one (`run_folder`).")
+        status = read_status(path)
         run_id, configuration, versions = _read(config, _beginning)
         quantizers, refused, budgets = _read(path / "profile.json", _profile)
-        ended = all((path / name).exists() for name in ("allocation.json", "summary.json"))
+        ended = status.is_over
         summary = _read(path / "summary.json", _summary) if ended else None
         return cls(
             path=path,
@@ -132,6 +136,7 @@ class RecordedRun:
             summary=summary,
             allocation=_allocation(path / "allocation.json") if ended else None,
             clipping=_read(path / "clipping.json", _clipping) if ended else None,
+            status=status,
         )
 
     @cached_property

@@ -260,7 +260,7 @@ class MlflowTracking(Callback):
         if "/" in name or (registered_name and set(registered_name) & set(":/'")):
             raise ConfigurationError(
                 "The name of a model holds no '/', and the name that it is registered under no ':', '/' or "
-                f"\"'\"; got {name!r} and {registered_name!r}."
+                f'"\'"; got {name!r} and {registered_name!r}.'
             )
         try:
             place = saved_once(result.model, example, session.folder / MODELS, name)

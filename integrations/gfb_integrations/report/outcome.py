@@ -82,11 +82,13 @@ def best_metric(run: RecordedRun) -> float:
 def progress_in_words(run: RecordedRun) -> str:
     """How far a run is that has not ended."""
     rounds = run.configuration.get("search", {}).get("rounds", 0)
+    way_on = "" if run.status.state == "running" else " Repeating its command lets it go on."
     return (
-        f"This run has not ended: {len(run.history.rounds)} of {counted(int(rounds), 'round')}, "
+        f"This run {run.status.in_words().rstrip('.')}. Done: "
+        f"{len(run.history.rounds)} of {counted(int(rounds), 'round')}, "
         f"{len(run.history.epochs):,} of {counted(planned_epochs(run), 'epoch')} and "
-        f"{counted(len(run.history.steps), 'gradient-free step')} so far. It is under way or was "
-        "stopped; this page shows what its folder held when the page was written."
+        f"{counted(len(run.history.steps), 'gradient-free step')} so far."
+        f"{way_on} This page shows what its folder held when the page was written."
     )
 
 

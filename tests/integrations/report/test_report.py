@@ -141,7 +141,8 @@ def test_every_chart_has_a_text_and_a_table(written: Callable[[str], Parsed]) ->
 
 def test_a_run_under_way_says_so(written: Callable[[str], Parsed], run_folder: Folder) -> None:
     text = " ".join(written("under_way").text.split())
-    assert "This run has not ended: 1 of 2 rounds, 3 of 5 epochs and 2 gradient-free steps so far." in text
+    assert "This run failed at 20" in text and "Stop" in text
+    assert "Done: 1 of 2 rounds, 3 of 5 epochs and 2 gradient-free steps so far." in text
     assert "Clipping values are written when the run has ended." in text
     assert not (run_folder("under_way") / "summary.json").exists()
 
