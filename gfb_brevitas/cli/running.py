@@ -18,6 +18,7 @@ from torch import nn
 from gfb_brevitas.cli.models import export_result
 from gfb_brevitas.cli.output import AsJson, errors_in_one_line, output_kept_for, put, say
 from gfb_brevitas.cli.programs import load_main
+from gfb_brevitas.cli.users_code import told_in_short
 from gfb_brevitas.configuration import ConfiguredRun, RunConfiguration, read_document
 from gfb_brevitas.errors import ConfigurationError, GfbError
 from gfb_brevitas.report import TerminalProgress, summary_tables
@@ -109,7 +110,7 @@ def _run_program(program: str, arguments: list[str]) -> None:
 
 
 def _carry_out(run: ConfiguredRun, *, quiet: bool, as_json: bool) -> None:
-    with output_kept_for(as_json), _no_silent_exit():
+    with output_kept_for(as_json), _no_silent_exit(), told_in_short(run):
         result, written = _carried_out(run, with_progress=not (quiet or as_json))
     if quiet and not as_json:
         return

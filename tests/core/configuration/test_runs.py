@@ -366,3 +366,87 @@ def test_data_that_is_none(folder: Path) -> None:
     (folder / "configured_network.py").write_text(NETWORK + "\ndef forgot():\n    pass\n")
     result = command("run", "search.yaml", "train_batches=configured_network:forgot")
     assert_one_line(result, "'configured_network:forgot' returns None")
+
+
+RAISING = """
+calls = 0
+
+def third_time():
+    global calls
+    calls += 1
+    if calls > 8:
+        raise RuntimeError("the camera is gone")
+
+def sometimes(model, batch):
+    third_time()
+    return small_problem.loss(model, batch)
+
+def bad_metric(model):
+    return {}["accuracy"]
+
+class Data:
+    def __iter__(self):
+        for batch in small_problem.loader():
+            third_time()
+            yield batch
+
+def data():
+    return Data()
+
+class Asking:
+    def on_epoch(self, record):
+        raise OSError("nobody answers")
+
+class Loop:
+    def __init__(self, model, epochs):
+        pass
+
+    def run_epoch(self, model, epoch):
+        next(iter(epoch.batches))
+        raise ValueError("no epoch")
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "raised", "function"),
+    [
+        ("loss", "sometimes", "RuntimeError: the camera is gone", "in third_time"),
+        ("metric", "bad_metric", "KeyError: 'accuracy'", "in bad_metric"),
+        ("train_batches", "data", "RuntimeError: the camera is gone", "in __iter__"),
+        ("calibration_batches", "data", "RuntimeError: the camera is gone", "in __iter__"),
+        ("callbacks", "Asking", "OSError: nobody answers", "in on_epoch"),
+        ("training", "Loop", "ValueError: no epoch", "in run_epoch"),
+    ],
+)
+def test_an_error_of_the_user_s_code_in_mid_run_is_short(
+    folder: Path, setting: str, value: str, raised: str, function: str
+) -> None:
+    code = NETWORK + RAISING
+    if setting == "calibration_batches":
+        code = code.replace("calls > 8", "calls > 1")
+    (folder / "configured_network.py").write_text(code)
+    reference = f"configured_network:{value}"
+    given = f"[{reference}]" if setting == "callbacks" else reference
+    result = command("run", "search.yaml", f"{setting}={given}")
+    assert result.exit_code == 1
+    assert f"in `{setting}` ('{reference}'), {setting} on the command line" in result.stderr
+    assert raised in result.stderr and function in result.stderr
+    assert "What was done is kept in 'run'" in result.stderr and "goes on from there" in result.stderr
+    assert "gfb_brevitas/" not in result.stderr and result.stderr.count("\n") < 18
+    status = gfb.RecordedRun.load("run").status
+    assert (status.state, status.error) == ("failed", raised)
+
+
+def test_an_error_of_the_package_is_told_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise AssertionError("ours")
+
+    monkeypatch.setattr("gfb_brevitas.search.run.Run._step", broken)
+    result = command("run", "search.yaml")
+    assert isinstance(result.exception, AssertionError)
