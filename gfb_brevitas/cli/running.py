@@ -21,8 +21,8 @@ from gfb_brevitas.cli.programs import load_main
 from gfb_brevitas.cli.users_code import told_in_short
 from gfb_brevitas.configuration import ConfiguredRun, RunConfiguration, read_document
 from gfb_brevitas.errors import ConfigurationError, GfbError
-from gfb_brevitas.report import TerminalProgress, summary_tables
-from gfb_brevitas.search import SearchResult
+from gfb_brevitas.report import TerminalProgress, add_comparison, summary_tables
+from gfb_brevitas.search import RecordedRun, SearchResult
 from gfb_brevitas.search.callbacks import AnyCallback
 
 _CONFIGURATION = (".yaml", ".yml")
@@ -114,7 +114,7 @@ def _carry_out(run: ConfiguredRun, *, quiet: bool, as_json: bool) -> None:
         result, written = _carried_out(run, with_progress=not (quiet or as_json))
     if quiet and not as_json:
         return
-    summary = result.summary()
+    summary = _with_comparison(run, result)
     put(
         {**summary, "run_folder": str(run.run_folder), "files": [str(path) for path in written]},
         lambda: [*summary_tables(summary), "\n".join(str(path) for path in (run.run_folder, *written))],
@@ -133,12 +133,36 @@ def _carried_out(run: ConfiguredRun, *, with_progress: bool) -> tuple[SearchResu
             stack.callback(progress.close)
             callbacks.append(progress)
         result = run.fit(callbacks)
+        if run.configuration.baselines:
+            _train_baselines(run, result, with_progress=with_progress)
         written = [action(run, result.model) for action in after]
         if tracking is not None:
             about = run.configuration.mlflow
             name = None if isinstance(about, bool) else about.registered_name
             tracking.log_model(result, run.model()[1], registered_name=name)
     return result, written
+
+
+def _train_baselines(run: ConfiguredRun, searched: SearchResult, *, with_progress: bool) -> None:
+    """Train uniform widths one after the other; what there is so far is compared."""
+    metric = run.configuration.metric
+    measured = "validation accuracy" if metric == "accuracy" else "validation metric"
+    uniform: dict[str, SearchResult] = {}
+    for widths in dict.fromkeys(run.configuration.baselines):
+        name = f"uniform {widths}" if isinstance(widths, int) else f"uniform {widths[0]} and {widths[1]}"
+        progress = TerminalProgress(name) if with_progress else None
+        try:
+            uniform[name] = run.fit_uniform(widths, [] if progress is None else [progress])
+        finally:
+            if progress is not None:
+                progress.close()
+        add_comparison(searched, uniform, measured=measured)
+
+
+def _with_comparison(run: ConfiguredRun, result: SearchResult) -> dict[str, Any]:
+    """The result in numbers, with the uniform widths beside it."""
+    kept = RecordedRun.load(run.run_folder).summary if run.configuration.baselines else None
+    return {**result.summary(), **{key: kept[key] for key in ("comparison",) if kept and key in kept}}
 
 
 @contextmanager

@@ -7,12 +7,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
+from gfb_brevitas.allocation import MAX_BITS
 from gfb_brevitas.quant import ClippingKind
 from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 
 _REFERENCE = r"^[\w.]+:[\w.]+$"
 Reference = Annotated[str, Field(pattern=_REFERENCE, description="User code, module:function.")]
 Widths = tuple[int, int]
+Width = Annotated[int, Field(ge=1, le=MAX_BITS)]
 
 
 def _settings_schema(kind: type) -> dict[str, Any]:
@@ -147,6 +149,9 @@ class RunConfiguration(_Section):
         weight_normalization: Whether normalised weights are quantized.
         rules: Fixed widths, ranges and ties.
         budgets: The budgets.
+        baselines: Uniform widths that are trained after the search to compare it with, e.g. ``[2, 3]`` or
+            ``[[4, 8]]`` (weights, activations): for as many epochs, with the same settings, each in a folder
+            ``baselines/uniform-...`` of the run. Rules keep what they fix; ``callbacks`` are not called.
         preset: Settings of the paper that ``search`` and ``training`` go on from.
         search: Settings of :class:`gfb_brevitas.SearchConfig`.
         training: Settings of :class:`gfb_brevitas.TrainingConfig`, functions as module:function; or a class
@@ -177,6 +182,7 @@ class RunConfiguration(_Section):
     weight_normalization: bool = False
     rules: list[Rules] = []
     budgets: list[Budgets] = []
+    baselines: list[Width | tuple[Width, Width]] = []
     preset: Literal["cifar", "imagenet", "cityscapes"] | None = None
     search: Annotated[dict[str, Any], WithJsonSchema(_settings_schema(SearchConfig))] = {}
     training: Annotated[dict[str, Any] | str, WithJsonSchema(_settings_or_reference(TrainingConfig))] = {}

@@ -450,3 +450,42 @@ def test_an_error_of_the_package_is_told_whole(folder: Path, monkeypatch: pytest
     monkeypatch.setattr("gfb_brevitas.search.run.Run._step", broken)
     result = command("run", "search.yaml")
     assert isinstance(result.exception, AssertionError)
+
+
+def test_uniform_widths_are_trained_beside_the_search(folder: Path) -> None:
+    result = command("run", "search.yaml", "--json", "baselines=[3, [4, 5], 3]")
+    assert result.exit_code == 0, result.output
+    summary = gfb.RecordedRun.load("run").summary
+    assert summary is not None
+    rows = summary["comparison"]
+    assert json.loads(result.stdout)["comparison"] == rows
+    assert [row["name"] for row in rows] == ["uniform 3", "uniform 4 and 5", "searched"]
+    assert {row["measured"] for row in rows} == {"validation accuracy"}
+    assert [row["epochs"] for row in rows] == [2, 2, 2]
+    assert rows[-1]["accuracy"] == summary["metric"] and rows[-1]["allocation"] == summary["allocation"]
+    kept = gfb.RecordedRun.load("run/baselines/uniform-4-5")
+    assert kept.allocation is not None and kept.summary is not None
+    # The rules stay: the first layer's weights are fixed.
+    assert dict(kept.allocation) == {"0.weight_quant": 6, "2.act_quant": 5, "4.weight_quant": 4}
+    assert kept.summary["metric"] == rows[1]["accuracy"]
+    assert kept.configuration["training"] == gfb.RecordedRun.load("run").configuration["training"]
+    shown = command("show", "run").stdout
+    assert "uniform 4 and 5" in shown and "validation accuracy" in shown
+
+
+def test_uniform_widths_of_a_run_that_has_ended_or_was_stopped(folder: Path) -> None:
+    assert command("run", "search.yaml", "-q").exit_code == 0
+    history = Path("run/history.jsonl").read_bytes()
+    assert command("run", "search.yaml", "-q", "baselines=[2]").exit_code == 0
+    assert Path("run/history.jsonl").read_bytes() == history
+    trained = Path("run/baselines/uniform-2/history.jsonl").read_bytes()
+    again = command("run", "search.yaml", "baselines=[2]")
+    assert again.exit_code == 0 and "uniform 2" in again.stdout
+    assert Path("run/baselines/uniform-2/history.jsonl").read_bytes() == trained
+
+
+@pytest.mark.parametrize("value", ["[0]", "[33]", "2", "[[2, 3, 4]]"])
+def test_uniform_widths_that_are_none(folder: Path, value: str) -> None:
+    result = command("run", "search.yaml", f"baselines={value}")
+    assert result.exit_code == 1 and "`baselines" in result.stderr
+    assert not Path("run").exists()

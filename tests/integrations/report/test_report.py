@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -15,6 +16,7 @@ import pytest
 from gfb_brevitas import RecordedRun
 from gfb_brevitas.errors import CheckpointError, MissingExtraError
 from gfb_integrations.report import write_report
+from gfb_integrations.report.outcome import in_words
 from tests.integrations.recorded_runs import HOSTILE, KINDS
 
 Folder = Callable[[str], Path]
@@ -210,3 +212,16 @@ def test_a_missing_package_is_named_with_the_command(
     ):
         write_report(run_folder("single"), tmp_path / "report.html")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_compared_is_named(run_folder: Folder) -> None:
+    run = RecordedRun.load(run_folder("ended"))
+    assert run.summary is not None
+    rows = [{**row, "measured": "validation metric"} for row in run.summary["comparison"]]
+    (*_, sentence) = in_words(replace(run, summary={**run.summary, "comparison": rows}))
+    assert sentence.startswith("Validation metric is 0.02 above uniform 4 with ")
+
+
+def test_without_uniform_widths_the_report_says_how_to_get_them(written: Callable[[str], Parsed]) -> None:
+    text = " ".join(written("given").text.split())
+    assert "No uniform widths were trained for a comparison. baselines: [2, 3] in the configuration" in text
