@@ -45,6 +45,8 @@ def run(
 
     gfb run search.yaml search.rounds=3 run_folder=runs/third
 
+    All settings of a configuration, what they do and their defaults: docs/cli.md, or gfb schema.
+
     What follows the name of a program is passed on to it:
 
     gfb run examples/digits --seed 1

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
 from gfb_brevitas.allocation import MAX_BITS
+from gfb_brevitas.configuration.descriptions import attribute_descriptions
 from gfb_brevitas.quant import ClippingKind
 from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 
@@ -18,12 +19,13 @@ Width = Annotated[int, Field(ge=1, le=MAX_BITS)]
 
 
 def _settings_schema(kind: type) -> dict[str, Any]:
-    """A schema by names only: values are checked by the class itself, which says more."""
-    return {
-        "type": "object",
-        "properties": {field.name: {} for field in fields(kind)},
-        "additionalProperties": False,
+    """Names, descriptions and defaults: values are checked by the class itself, which says more."""
+    described = attribute_descriptions(kind)
+    properties = {
+        field.name: {"description": described.get(field.name, ""), "default": field.default}
+        for field in fields(kind)
     }
+    return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def _settings_or_reference(kind: type) -> dict[str, Any]:
@@ -34,9 +36,22 @@ def _settings_or_reference(kind: type) -> dict[str, Any]:
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Take the descriptions of the schema from the docstring."""
+        for name, description in attribute_descriptions(cls).items():
+            cls.model_fields[name].description = description
+        cls.model_rebuild(force=True)
+
 
 class FixRule(_Section):
-    """A width that is not searched, see :class:`gfb_brevitas.Fix`."""
+    """A width that is not searched, see :class:`gfb_brevitas.Fix`.
+
+    Attributes:
+        fix: Pattern or patterns of quantizer names, e.g. ``"stem.*"``.
+        bits: The width.
+        kind: Restrict the rule to quantizers of weights or of activations.
+    """
 
     fix: str | list[str]
     bits: int
@@ -44,7 +59,13 @@ class FixRule(_Section):
 
 
 class RangeRule(_Section):
-    """A range of widths, see :class:`gfb_brevitas.Range`."""
+    """A range of widths, see :class:`gfb_brevitas.Range`.
+
+    Attributes:
+        range: Pattern or patterns of quantizer names.
+        bits: Smallest and largest width.
+        kind: Restrict the rule to quantizers of weights or of activations.
+    """
 
     range: str | list[str]
     bits: Widths
@@ -52,13 +73,23 @@ class RangeRule(_Section):
 
 
 class TieRule(_Section):
-    """Quantizers of one width, see :class:`gfb_brevitas.Tie`."""
+    """Quantizers of one width, see :class:`gfb_brevitas.Tie`.
+
+    Attributes:
+        tie: Pattern or patterns of quantizer names; all that match any of them share a width.
+    """
 
     tie: str | list[str]
 
 
 class PaperBudgets(_Section):
-    """The paper's two budgets, see :func:`gfb_brevitas.paper_budgets`."""
+    """The paper's two budgets, see :func:`gfb_brevitas.paper_budgets`.
+
+    Attributes:
+        paper: Uniform width that the budgets are shares of, or those of weights and of activations.
+        preset: Whose shares: the columns of the paper's table.
+        rho: Penalty weight of both budgets; by default the paper's.
+    """
 
     paper: int | Widths
     preset: Literal["cifar", "imagenet", "cityscapes"] = "cifar"
@@ -66,7 +97,16 @@ class PaperBudgets(_Section):
 
 
 class CostBudget(_Section):
-    """A budget on a cost by its name, see :class:`gfb_brevitas.Budget`."""
+    """A budget on a cost by its name, see :class:`gfb_brevitas.Budget`.
+
+    Attributes:
+        cost: Name of the cost, e.g. ``weight_size`` or ``bit_operations``.
+        options: Arguments of the cost, by name.
+        beta: Share of the cost at the uniform widths; 1 when not given.
+        uniform_bits: Uniform width that the limit is a share of, or those of weights and of activations.
+        limit: The limit in the cost's unit, instead of ``beta`` and ``uniform_bits``.
+        rho: Weight of the violation in the objective's penalty.
+    """
 
     cost: str
     options: dict[str, Any] = {}
@@ -77,7 +117,18 @@ class CostBudget(_Section):
 
 
 class BoardBudget(_Section):
-    """What a board and a frame rate allow, see :meth:`gfb_brevitas.Budget.board`."""
+    """What a board and a frame rate allow, see :meth:`gfb_brevitas.Budget.board`.
+
+    Attributes:
+        board: Name of the board, e.g. ``Pynq-Z1``.
+        fps: Samples per second to reach.
+        clock_mhz: Clock frequency.
+        utilisation: Share of each resource that may be used.
+        latency_us: Longest latency in microseconds.
+        standalone_thresholds: Whether activations become layers of their own.
+        folding: How the parallelism of the layers is chosen, see :class:`gfb_brevitas.dataflow.Target`.
+        rho: Penalty weight of each budget.
+    """
 
     board: str
     fps: float | None = None
@@ -117,7 +168,14 @@ Budgets = Annotated[
 
 
 class Mlflow(_Section):
-    """Tracking, see :mod:`gfb_integrations.mlflow`."""
+    """Tracking, see :class:`gfb_integrations.mlflow.MlflowTracking`.
+
+    Attributes:
+        tracking_uri: The server or store; by default what MLflow is set to.
+        experiment: Name of the experiment.
+        run_name: Name of the search's run; by default that of the run folder.
+        registered_name: Name to register the final model under.
+    """
 
     tracking_uri: str | None = None
     experiment: str = "gfb_brevitas"
@@ -126,7 +184,11 @@ class Mlflow(_Section):
 
 
 class Dashboard(_Section):
-    """Pictures, notes and files for optuna-dashboard, see :mod:`gfb_integrations.optuna_dashboard`."""
+    """Pictures, notes and files, see :class:`gfb_integrations.optuna_dashboard.DashboardNotes`.
+
+    Attributes:
+        artifacts: Folder that files are kept in; without it there are none.
+    """
 
     artifacts: str | None = None
 
