@@ -21,6 +21,7 @@ from gfb_brevitas.search.loading import load_best
 from gfb_brevitas.search.presets import PRESETS, Preset, preset
 from gfb_brevitas.search.recorded_run import EvaluatedCandidates, RecordedBudget, RecordedRun
 from gfb_brevitas.search.result import SearchResult
+from gfb_brevitas.search.run_status import RunStatus
 from gfb_brevitas.search.training import EpochOutcome
 from gfb_brevitas.search.training_loop import TrainingEpoch, TrainingLoop
 
@@ -44,6 +45,7 @@ __all__ = [
     "RecordedLayerCosts",
     "RecordedRun",
     "RoundRecord",
+    "RunStatus",
     "SearchConfig",
     "SearchResult",
     "StartRecord",

@@ -141,6 +141,7 @@ class Run:
         self._start = start
         self._id = uuid4().hex
         self._was_complete = False
+        self._under_way = False
         self._pretrain = pretrain
         self._studies = RunStudies(
             storage,
@@ -161,8 +162,10 @@ class Run:
         self._studies.require_none()
         if self.folder is not None:
             self.folder.clear()
+            self.folder.goes_on()
             self._save()
             self.folder.begin(self._id, configuration, versions, profile_document(self.constraints))
+        self._under_way = True
         self._lead(None)
         self._notify_start(configuration, resumed=False)
 
@@ -179,6 +182,8 @@ class Run:
         self._records = list(self.folder.history(checkpoint.records))
         self._restore(checkpoint)
         self._studies.make_room(self._id, self.completed)
+        self.folder.goes_on()
+        self._under_way = True
         _logger.info("Resumed after %d of %d units.", self.completed, len(self.units))
         self._lead(checkpoint)
         self._notify_start(configuration, resumed=True)
@@ -236,6 +241,11 @@ class Run:
                 mean_clipping_values(self.model),
                 layer_costs_document(self.constraints, bits),
             )
+
+    def note_failure(self, error: BaseException) -> None:
+        """Keep in the folder, if there is one and the run in it is this one, of what the run ends here."""
+        if self.folder is not None and self._under_way:
+            self.folder.failed(error)
 
     def _calibrate(self, unit: Unit) -> CalibrationRecord:
         began = time.perf_counter()

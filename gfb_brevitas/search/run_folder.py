@@ -14,6 +14,7 @@ Layout::
     summary.json      the result in numbers; there when the run has ended
     run.log           the log
     run.lock          held while a process works in the folder
+    status.json       of what the run failed and when, until it goes on
 
 JSON documents and lines end with a checksum; one that is not of its content is an error where it is read.
 """
@@ -35,6 +36,7 @@ from gfb_brevitas.search.generation_log import GenerationLog
 from gfb_brevitas.search.history import History, Record
 from gfb_brevitas.search.json_lines import JsonLinesFile
 from gfb_brevitas.search.run_lock import RunLock, exclusive
+from gfb_brevitas.search.run_status import forget_failure, note_failure
 from gfb_brevitas.search.saving import saving
 from gfb_brevitas.search.unwritten import UnwrittenTrials
 
@@ -177,6 +179,17 @@ class RunFolder:
         """
         if self._lock is not None:
             self._lock.require_in_place()
+
+    def goes_on(self) -> None:
+        """Forget of what the run failed before."""
+        with saving(self.path):
+            forget_failure(self.path)
+
+    def failed(self, error: BaseException) -> None:
+        """Keep of what the run ends here, if the folder is still there."""
+        with suppress(CheckpointError):
+            self.require_in_place()
+            note_failure(self.path, error)
 
     def append(self, record: Record) -> None:
         """Add a record to the history.

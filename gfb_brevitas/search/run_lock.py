@@ -4,14 +4,44 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from gfb_brevitas.errors import CheckpointError
 
 _held: set[TextIO] = set()
+_TRIES, _PAUSE_S = 5, 0.02  # who only looks whether a run is alive holds its lock for moments
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock.
+
+    Attributes:
+        process: Number of the process, if it can be read.
+    """
+
+    process: int | None
+
+
+def holder_of(path: Path) -> Holder | None:
+    """Who holds the lock file ``path``, or ``None``; without keeping it from anybody."""
+    try:
+        stream = path.open(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    with stream:  # which ends the look
+        if _lock(stream, shared=True):
+            return None
+        try:
+            text = stream.read().strip()
+        except OSError:  # on Windows, where a locked file cannot be read
+            text = ""
+        return Holder(int(text) if text.isdigit() else None)
 
 
 class RunLock:
@@ -53,7 +83,7 @@ def exclusive(path: Path) -> Iterator[RunLock]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="ascii", errors="replace") as stream:
-        if not _lock(stream):
+        if not _lock_soon(stream):
             stream.seek(0)
             raise _in_use(path, stream.read().strip() or "unknown")
         _held.add(stream)
@@ -84,7 +114,15 @@ def _in_use(path: Path, process: str) -> CheckpointError:
     )
 
 
-def _lock(stream: TextIO) -> bool:
+def _lock_soon(stream: TextIO) -> bool:
+    for _ in range(_TRIES - 1):
+        if _lock(stream):
+            return True
+        time.sleep(_PAUSE_S)
+    return _lock(stream)
+
+
+def _lock(stream: TextIO, *, shared: bool = False) -> bool:
     if sys.platform == "win32":
         return _lock_on_windows(stream)
     import fcntl
@@ -92,7 +130,7 @@ def _lock(stream: TextIO) -> bool:
     try:
         # Not a POSIX record lock (lockf): that ends as soon as anything in the process, such as a backup of
         # the folder, has read the file, and it does not keep threads apart.
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

@@ -18,6 +18,7 @@ from gfb_brevitas.errors import CheckpointError, MissingExtraError
 from gfb_integrations._documents import write_document
 from gfb_integrations.finn import FinnEstimate, FinnVerification
 from gfb_integrations.report import write_report
+from gfb_integrations.report.outcome import in_words
 from tests.integrations.recorded_runs import HOSTILE, KINDS
 
 Folder = Callable[[str], Path]
@@ -144,7 +145,8 @@ def test_every_chart_has_a_text_and_a_table(written: Callable[[str], Parsed]) ->
 
 def test_a_run_under_way_says_so(written: Callable[[str], Parsed], run_folder: Folder) -> None:
     text = " ".join(written("under_way").text.split())
-    assert "This run has not ended: 1 of 2 rounds, 3 of 5 epochs and 2 gradient-free steps so far." in text
+    assert "This run failed at 20" in text and "Stop" in text
+    assert "Done: 1 of 2 rounds, 3 of 5 epochs and 2 gradient-free steps so far." in text
     assert "Clipping values are written when the run has ended." in text
     assert not (run_folder("under_way") / "summary.json").exists()
 
@@ -281,3 +283,16 @@ def test_a_missing_package_is_named_with_the_command(
     ):
         write_report(run_folder("single"), tmp_path / "report.html")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_compared_is_named(run_folder: Folder) -> None:
+    run = RecordedRun.load(run_folder("ended"))
+    assert run.summary is not None
+    rows = [{**row, "measured": "validation metric"} for row in run.summary["comparison"]]
+    (*_, sentence) = in_words(replace(run, summary={**run.summary, "comparison": rows}))
+    assert sentence.startswith("Validation metric is 0.02 above uniform 4 with ")
+
+
+def test_without_uniform_widths_the_report_says_how_to_get_them(written: Callable[[str], Parsed]) -> None:
+    text = " ".join(written("given").text.split())
+    assert "No uniform widths were trained for a comparison. baselines: [2, 3] in the configuration" in text
