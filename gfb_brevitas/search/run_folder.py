@@ -131,8 +131,14 @@ class RunFolder:
         if differences:
             raise CheckpointError(
                 f"The run in {str(self.path)!r} is another one: {differences}. Resume it with the same "
-                "arguments, or use another folder."
+                f"arguments, or use another folder.{self._worth()}"
             )
+
+    def _worth(self) -> str:
+        """What to do with the run that is in the way, if nothing would be lost with it."""
+        if any(record.get("kind") in ("epoch", "step", "generation") for record in self._history.read()):
+            return ""
+        return " Nothing of it was trained or searched yet: if it is of no use, remove the folder."
 
     def require_same_model(self, described: Mapping[str, Any]) -> None:
         """Check that the folder's run is of a model like the one that is described.

@@ -156,3 +156,14 @@ def test_looking_at_the_lock_takes_it_from_nobody(tmp_path: Path) -> None:
 def test_status_is_plain_data(tmp_path: Path) -> None:
     document: dict[str, Any] = stopped_by(ValueError("no"), tmp_path / "run").to_dict()
     assert json.loads(json.dumps(document))["state"] == "failed"
+
+
+def test_a_run_that_is_in_the_way_and_holds_nothing_may_be_removed(tmp_path: Path) -> None:
+    empty, begun = tmp_path / "empty", tmp_path / "begun"
+    stopped_by(RuntimeError("once"), empty, at="start")
+    stopped_by(RuntimeError("once"), begun)
+    with pytest.raises(CheckpointError, match="is another one.* remove the folder"):
+        run(searchable(), run_folder=empty, resume=True, calibrate=False)
+    with pytest.raises(CheckpointError, match="is another one") as refused:
+        run(searchable(), run_folder=begun, resume=True, calibrate=False)
+    assert "remove" not in str(refused.value)

@@ -122,6 +122,35 @@ def test_on_paper_charts_are_as_wide_as_the_page(browser: Browser, report: Repor
         assert after == before and visit.messages == []
 
 
+def test_on_paper_settings_are_unfolded_and_numbers_of_charts_left_out(
+    browser: Browser, report: Report
+) -> None:
+    with visited(browser, report("ended")) as visit:
+        settings = visit.page.locator("#settings table")
+        visit.page.emulate_media(media="print")
+        visit.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        assert settings.count() == 2 and all(table.is_visible() for table in settings.all())
+        assert visit.page.locator("#settings summary").first.is_visible()
+        assert not visit.page.locator("#bits summary").is_visible()
+        visit.page.emulate_media(media="screen")
+        visit.evaluate("window.dispatchEvent(new Event('afterprint'))")
+        assert not any(table.is_visible() for table in settings.all())
+
+
+def test_on_paper_what_belongs_together_stays_on_one_page(browser: Browser, report: Report) -> None:
+    with visited(browser, report("ended")) as visit:
+        visit.page.emulate_media(media="print")
+        style = "getComputedStyle(document.querySelector('{}')).{}"
+        for element, rule in (
+            ("footer", "breakBefore"),  # never alone on a page
+            ("#files li:last-child", "breakBefore"),
+            ("#export .scroll", "breakInside"),  # a short table is not cut
+            ("#asked .plain", "breakInside"),
+            ("#export h2", "breakAfter"),
+        ):
+            assert visit.evaluate(style.format(element, rule)) == "avoid", element
+
+
 def test_without_scripts_text_and_tables_are_there(browser: Browser, report: Report) -> None:
     with visited(browser, report("ended"), scripts=False) as visit:
         assert "the table below holds its numbers" in visit.page.locator("#chart-bits").inner_text()
