@@ -34,7 +34,9 @@ VERIFIED_SAMPLES = 256
 
 
 def apply(
-    allocation: Annotated[Path, typer.Argument(metavar="ALLOCATION", help="An allocation.json.")],
+    allocation: Annotated[
+        Path, typer.Argument(metavar="ALLOCATION", help="An allocation.json, or the folder of a run.")
+    ],
     model: Factory,
     weights: Annotated[
         Path | None, typer.Option(help="State dict of the model at this allocation, to load into it.")
@@ -47,7 +49,8 @@ def apply(
     with errors_in_one_line():
         with output_kept_for(as_json):
             module, example = model_and_inputs(model)
-            bits = gfb.BitAllocation.load(allocation)
+            file = allocation / "allocation.json" if allocation.is_dir() else allocation
+            bits = gfb.BitAllocation.load(file)
             applied = gfb.apply_allocation(module, bits)
             if weights is not None:
                 _load_weights(applied, weights)

@@ -24,6 +24,11 @@ from gfb_brevitas.configuration.schema import (
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 
+_IN_SECTIONS = {
+    field.name: f"{section}.{field.name}"
+    for section, kind in (("training", TrainingConfig), ("search", SearchConfig))
+    for field in fields(kind)
+}
 _SECTIONS: dict[str, type[BaseModel]] = {
     "<fix>": FixRule,
     "<range>": RangeRule,
@@ -89,7 +94,8 @@ def _explained(document: Document, error: Any) -> str:
     name = ".".join(map(str, path)) or "a key"
     match error["type"]:
         case "extra_forbidden":
-            return f"{where}: {_unknown(str(error['loc'][-1]), _names_beside(error['loc']))}"
+            elsewhere = _IN_SECTIONS.get(str(error["loc"][0])) if len(error["loc"]) == 1 else None
+            return f"{where}: {_unknown(str(error['loc'][-1]), _names_beside(error['loc']), elsewhere)}"
         case "missing":
             return f"{where}: `{'.'.join(map(str, (*path, error['loc'][-1])))}` is missing."
         case "string_pattern_mismatch":
@@ -116,7 +122,7 @@ def _names_beside(location: Iterable[str | int]) -> list[str]:
     return list(section.model_fields)
 
 
-def _unknown(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+def _unknown(name: str, known: list[str], elsewhere: str | None = None) -> str:
+    close = difflib.get_close_matches(name, known, n=1) if elsewhere is None else [elsewhere]
     advice = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}."
     return f"there is no setting {name!r}. {advice}"

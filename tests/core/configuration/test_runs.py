@@ -124,6 +124,7 @@ def test_settings_change_on_the_command_line(folder: Path) -> None:
     ("changes", "pieces"),
     [
         (["search.round=1"], ["search.round on the command line: there is no setting 'round'", "'rounds'"]),
+        (["seed=7"], ["seed on the command line: there is no setting 'seed'. Did you mean 'search.seed'?"]),
         (["search.rounds=0"], ["search.rounds on the command line: `rounds` must be a whole number"]),
         (["model=configured_network:none"], ["model on the command line", "has no 'none'"]),
         (["model=configured_netwerk:make"], ["there is no module 'configured_netwerk'"]),
@@ -201,6 +202,7 @@ def test_apply_makes_the_model_of_an_allocation(folder: Path) -> None:
     assert again.exit_code == 0, again.output
     assert json.loads(again.stdout)["allocation"] == dict(gfb.BitAllocation.load("run/allocation.json"))
     assert "0.weight" in state
+    assert command("apply", "run", *arguments[2:]).exit_code == 0  # a run's folder
     assert "The weights are those that configured_network:make makes" in result.stderr
     other = command(*arguments[:-2], "--weights", "run/checkpoints/best.pt")
     assert_one_line(other, "best.pt' does not hold the weights of this model", "gfb export RUN --weights")
