@@ -18,10 +18,10 @@ demo test unit bench: export OMP_NUM_THREADS ?= 1
 unit bench: export GFB_FINN_PYTHON ?= $(abspath .venv-finn/bin/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs test lint types unit format bench tables clean
+.PHONY: help install demo docs test lint types unit format bench tables reference clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 install: $(INSTALLED)  ## make .venv with everything that the targets below need
 
@@ -70,6 +70,9 @@ bench: $(INSTALLED) $(FINN)  ## run the benchmarks; results go to bench/NAME.jso
 
 tables: $(INSTALLED)  ## write the tables of the documentation from bench/*.json
 	$(BIN)/python tests/benchmarks/update_tables.py
+
+reference: $(INSTALLED)  ## write the tables of commands and settings in docs/cli.md
+	$(BIN)/python docs/hooks/commands.py
 
 clean:  ## remove results and caches; .venv and other runs stay
 	rm -rf build dist bench runs/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

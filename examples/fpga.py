@@ -6,7 +6,8 @@
 
 A small convolutional network is checked, searched under the board's resources, compared with uniform widths
 that were trained as long, exported, and, where FINN is installed (gfb finn install), estimated by FINN and
-executed after every stage of its flow. A picture shows accuracy against LUTs and the bits of every layer.
+executed after every stage of its flow. A picture shows accuracy against LUTs and the bits of every layer; a
+report, what each layer takes of the board, and FINN's estimate and proof.
 """
 
 from __future__ import annotations
@@ -34,8 +35,17 @@ from gfb_brevitas.dataflow import Accelerator, Target
 from gfb_brevitas.errors import MissingExtraError
 from gfb_brevitas.files import replacing, write_text_atomically
 from gfb_brevitas.report import TerminalProgress
-from gfb_integrations.finn import FinnProcess, check, estimate, folding_for, make_searchable, verify
+from gfb_brevitas.search.run_folder import add_to_summary
+from gfb_integrations.finn import (
+    FinnProcess,
+    check,
+    estimate,
+    estimate_run,
+    make_searchable,
+    verify_run,
+)
 from gfb_integrations.qonnx import export_qonnx, require_export
+from gfb_integrations.report import require_report, write_report
 
 
 def enlarged_digits() -> Data:
@@ -124,7 +134,7 @@ class FpgaStory:
 
     def fit(
         self, bits: int | None = None, run_folder: Path | None = None
-    ) -> tuple[gfb.SearchResult, Outcome, Accelerator]:
+    ) -> tuple[gfb.SearchResult, Outcome]:
         """Search, or train uniform widths of ``bits`` for as many epochs."""
         torch.manual_seed(self.search.seed)
         model = make_searchable(fpga_model(), self.data.train[0][:2])
@@ -159,7 +169,7 @@ class FpgaStory:
             feasible=bool(gfb.Constraints(model.space, self.budgets).feasible(widths)[0]),
             allocation=dict(result.allocation),
         )
-        return result, outcome, accelerator
+        return result, outcome
 
 
 def best_that_fits(outcomes: list[Outcome]) -> Outcome | None:
@@ -216,14 +226,16 @@ def picture(outcomes: list[Outcome], story: FpgaStory, path: Path) -> None:
     plt.close(figure)
 
 
-def prove(
-    result: gfb.SearchResult, story: FpgaStory, accelerator: Accelerator, folder: Path
-) -> dict[str, Any]:
-    """Export, and where FINN is installed, its estimate at our folding and its execution of every stage."""
+def prove(result: gfb.SearchResult, story: FpgaStory, folder: Path) -> dict[str, Any]:
+    """Export, and where FINN is installed, its estimate at our folding and its execution of every stage.
+
+    Both are kept in the run's folder, for the report.
+    """
     images = story.data.test[0]
     path = folder / "model.qonnx.onnx"
     report = export_qonnx(result.model, images[:1], path, verify_on=images[:64])
     assert report.verification is not None
+    add_to_summary(folder, {"qonnx": report.to_dict()})
     found: dict[str, Any] = {"export_max_abs_diff": report.verification.max_abs_diff}
     settings: Mapping[str, Any] = {
         "board": story.target.board,
@@ -235,14 +247,9 @@ def prove(
     except MissingExtraError as error:
         return {**found, "finn": str(error)}
     with process:
-        plain = estimate(path, **settings, process=process)
-        widths = result.searchable.space.bits(result.allocation)
-        write_text_atomically(
-            folder / "folding.json", json.dumps(folding_for(accelerator, widths, plain), indent=2)
-        )
-        ours = estimate(path, **settings, folding_file=folder / "folding.json", process=process)
+        ours = estimate_run(folder, process=process)
         automatic = estimate(path, **settings, fps=story.target.fps, process=process)
-        proof = verify(path, images[:16], model=result.model, process=process)
+        proof = verify_run(folder, images[:16], model=result.model, process=process)
     return {
         **found,
         "finn": ", ".join(f"{name} {version}" for name, version in ours.versions.items()),
@@ -294,6 +301,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a few epochs on little data only")
     options = parser.parse_args(arguments)
     require_export()
+    require_report()
     target = Target(
         board=options.board,
         fps=options.fps,
@@ -308,12 +316,13 @@ def main(arguments: list[str] | None = None) -> None:
     story = fpga_story(data, target, options.utilisation, options.seed, quick=options.quick)
     check(fpga_model(), data.train[0][:2]).require()
 
-    result, searched, accelerator = story.fit(run_folder=options.run_folder)
+    result, searched = story.fit(run_folder=options.run_folder)
     outcomes = [story.fit(bits)[1] for bits in ((3,) if options.quick else (2, 3, 4, 5, 6))] + [searched]
     console = Console()
     console.print(table(outcomes, story))
     picture(outcomes, story, options.run_folder / "fpga.png")
-    proof = prove(result, story, accelerator, options.run_folder)
+    add_to_summary(options.run_folder, {"accuracy": searched.test})
+    proof = prove(result, story, options.run_folder)
     best = best_that_fits(outcomes)
     summary = {
         "outcomes": [asdict(o) for o in outcomes],
@@ -328,6 +337,7 @@ def main(arguments: list[str] | None = None) -> None:
     console.print(
         f"{options.run_folder / 'fpga.png'}, fpga.json, model.qonnx.onnx, folding.json", highlight=False
     )
+    console.print(f"all of it explained, to be opened in a browser: {write_report(options.run_folder)}")
 
 
 def _in_words(value: Any) -> str:

@@ -1,9 +1,9 @@
-"""The page of the command: what typer knows of commands, and the schema of configuration files of settings.
+"""The reference in docs/cli.md: what typer knows of commands, and the schema of files of settings.
 
-Between ``<!-- commands -->`` and ``<!-- end of commands -->`` in a page stand all commands with their
-arguments and options, between ``<!-- settings -->`` and ``<!-- end of settings -->`` all settings of a
-configuration file. On the site names are links; for readers of the file ``python docs/hooks/commands.py``
-writes the same into it.
+    python docs/hooks/commands.py
+
+writes it behind ``<!-- commands -->`` and ``<!-- settings -->``, up to ``<!-- end -->``, so that it can be
+read in the repository, too. Building the site makes names of the package in it links.
 """
 
 from __future__ import annotations
@@ -22,31 +22,29 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "cli.md"
 PASSED_ON = {"finn": "gfb_integrations.finn.cli", "mlflow": "gfb_integrations.mlflow.cli"}
 """Commands with commands of their own, and the modules of these."""
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill in what a page asks for."""
-    return filled(markdown, links=True)
+def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
+    """Link names of the package to their pages."""
+    if page.file.src_uri != PAGE.name:
+        return markdown
+    link = r'<autoref optional identifier="\1"><code>\1</code></autoref>'
+    return re.sub(r"`(gfb_(?:brevitas|integrations)[\w.]*)`", link, markdown)
 
 
-def filled(markdown: str, *, links: bool) -> str:
-    """A page with what it asks for, names as links or as code."""
-    for name, lines in (("commands", _commands), ("settings", _settings)):
-        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        before, found, rest = markdown.partition(begin)
-        if found:
-            text = "\n".join(lines()).strip()
-            text = text if links else _for_readers_of_the_file(text)
-            markdown = f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
+def filled(markdown: str) -> str:
+    """The page with its reference written anew."""
+    for marker, lines in (("commands", _commands), ("settings", _settings)):
+        written = "\n".join(lines()).strip()
+        text = f"<!-- {marker} -->\n\n{written}\n\n<!-- end -->"
+        pattern = rf"<!-- {marker} -->\n.*?<!-- end -->"
+        markdown, found = re.subn(pattern, lambda _, text=text: text, markdown, flags=re.DOTALL)
+        if found != 1:
+            raise ValueError(f"{PAGE} must have one place for {marker}; it has {found}.")
     return markdown
-
-
-def _for_readers_of_the_file(text: str) -> str:
-    text = re.sub(r"<autoref [^>]*><code>([^<]*)</code></autoref>", r"`\1`", text)
-    rows = re.compile(r"^\| .*$", flags=re.MULTILINE)
-    return rows.sub(lambda row: re.sub("`[^`]*`", lambda code: code[0].replace("|", "\\|"), row[0]), text)
 
 
 def _commands() -> Iterator[str]:
@@ -86,6 +84,7 @@ def _parameters(command: Any) -> Iterator[str]:
 def _parameter(parameter: Any) -> str:
     is_argument = parameter.param_type_name == "argument"
     names = [parameter.metavar or parameter.name.upper()] if is_argument else parameter.opts
+    names = [name.replace("|", " or ") for name in names]  # a bar would end a cell
     shown = ", ".join(f"`{name}`" for name in names)
     if not is_argument and not parameter.is_flag:
         shown += f" `{parameter.metavar or names[0].strip('-').upper()}`"
@@ -107,16 +106,15 @@ def _settings() -> Iterator[str]:
         ("mlflow", (schema.Mlflow,)),
         ("dashboard", (schema.Dashboard,)),
     ):
-        yield from (f"### {title}", "")
+        yield from (f"#### {title}", "")
         for kind in kinds:
-            about = inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0]
-            yield from (_plain(about), "", *_model_table(kind))
+            yield from (_first_sentence(kind), "", *_model_table(kind))
     for title, settings in (("search", SearchConfig), ("training", TrainingConfig)):
-        yield from (f"### {title}", "", *_dataclass_table(settings))
+        yield from (f"#### {title}", "", *_dataclass_table(settings))
 
 
 def _model_table(kind: type[BaseModel]) -> Iterator[str]:
-    described = _attributes(kind)
+    described = attribute_descriptions(kind)
     yield from _head(bool(described))
     for name, field in kind.model_fields.items():
         default = _required() if field.default is PydanticUndefined else _default(field.default)
@@ -127,7 +125,7 @@ def _model_table(kind: type[BaseModel]) -> Iterator[str]:
 
 
 def _dataclass_table(kind: type[Any]) -> Iterator[str]:
-    described = _attributes(kind)
+    described = attribute_descriptions(kind)
     yield from _head(True)
     field: Field[Any]
     for field in fields(kind):
@@ -142,6 +140,10 @@ def _head(described: bool) -> Iterable[str]:
     return ("| setting | default |", "|---|---|")
 
 
+def _first_sentence(kind: type) -> str:
+    return as_markdown(inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].replace("\n", " "))
+
+
 def _required() -> str:
     return "must be given"
 
@@ -150,17 +152,6 @@ def _default(value: object) -> str:
     if value is None or value == () or value == [] or value == {}:
         return ""
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
-
-
-def _attributes(kind: type) -> dict[str, str]:
-    from gfb_brevitas.configuration.descriptions import documented_attributes
-
-    return {name: _plain(text) for name, text in documented_attributes(kind).items()}
-
-
-def _plain(text: str) -> str:
-    text = re.sub(r":\w+:`~?([\w.]+)`", r'<autoref optional identifier="\1"><code>\1</code></autoref>', text)
-    return text.replace("``", "`").replace(" [ours]", "")
 
 
 def _row(*cells: str) -> str:
@@ -175,7 +166,7 @@ def _cell(text: str) -> str:
 for _folder in (ROOT, ROOT / "integrations"):
     if str(_folder) not in sys.path:
         sys.path.insert(0, str(_folder))
+from gfb_brevitas.configuration.descriptions import as_markdown, attribute_descriptions  # noqa: E402
 
 if __name__ == "__main__":
-    _page = ROOT / "docs" / "cli.md"
-    _page.write_text(filled(_page.read_text(encoding="utf-8"), links=False), encoding="utf-8")
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -102,8 +102,9 @@ def _loaded(folder: Path) -> RecordedRun:
 
 
 def _state(run: RecordedRun) -> str:
+    way_on = "" if run.status.state == "running" else " Repeating its command lets it go on."
+    rounds = f"{len(run.history.rounds)} of {run.configuration['search']['rounds']} rounds"
     return (
-        f"The run in {str(run.path)!r} has not ended: {len(run.history.rounds)} of "
-        f"{run.configuration['search']['rounds']} rounds, {len(run.history.epochs)} epochs so far. If it "
-        "was stopped, repeating its command lets it go on."
+        f"The run in {str(run.path)!r} {run.status.in_words().rstrip('.')}.\n"
+        f"Done so far: {rounds}, {len(run.history.epochs)} epochs.{way_on}"
     )

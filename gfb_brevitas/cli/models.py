@@ -99,13 +99,29 @@ def export(
             else:
                 module, example = model_and_inputs(model)
                 searchable = gfb.make_searchable(module, example)
-            allocation = gfb.load_best(folder, searchable)
-            frozen = searchable.freeze(allocation).eval()
+            frozen = _best(folder, searchable)
             if weights is not None:
                 _save_weights(frozen, weights)
             report = _export(frozen, example, path, None if run is None else _samples(run))
             _note_proof(folder, report)
         put(report.to_dict(), lambda: [_export_table(report)], as_json=as_json)
+
+
+def best_with_samples(folder: Path) -> tuple[nn.Module, Any]:
+    """The best model of a run of a configuration file, as plain Brevitas, and inputs of its data.
+
+    The inputs are ``None`` where batches are not pairs of inputs and something else.
+
+    Raises:
+        GfbError: If it is no such run, or its files are damaged.
+    """
+    run = ConfiguredRun.of_folder(folder)
+    samples = _samples(run)
+    return _best(folder, run.searchable()), None if samples is None else samples[0]
+
+
+def _best(folder: Path, searchable: gfb.SearchableModel) -> nn.Module:
+    return searchable.freeze(gfb.load_best(folder, searchable)).eval()
 
 
 def export_result(run: ConfiguredRun, model: nn.Module, path: Path) -> Any:

@@ -21,11 +21,12 @@ from torch import nn
 from gfb_brevitas.cli.models import export_result
 from gfb_brevitas.cli.output import AsJson, errors_in_one_line, output_kept_for, put, say, tell
 from gfb_brevitas.cli.programs import load_main
+from gfb_brevitas.cli.users_code import told_in_short
 from gfb_brevitas.configuration import ConfiguredRun, RunConfiguration, read_document
 from gfb_brevitas.configuration.schema import Dashboard
 from gfb_brevitas.errors import ConfigurationError, GfbError
-from gfb_brevitas.report import TerminalProgress, summary_tables
-from gfb_brevitas.search import SearchResult
+from gfb_brevitas.report import TerminalProgress, add_comparison, summary_tables
+from gfb_brevitas.search import RecordedRun, SearchResult
 from gfb_brevitas.search.callbacks import AnyCallback
 
 _CONFIGURATION = (".yaml", ".yml")
@@ -47,6 +48,8 @@ def run(
     Repeating the command goes on with a run that was stopped.
 
     gfb run search.yaml search.rounds=3 run_folder=runs/third
+
+    All settings of a configuration, what they do and their defaults: docs/cli.md, or gfb schema.
 
     What follows the name of a program is passed on to it:
 
@@ -113,10 +116,10 @@ def _run_program(program: str, arguments: list[str]) -> None:
 
 
 def _carry_out(run: ConfiguredRun, *, quiet: bool, as_json: bool) -> None:
-    with output_kept_for(as_json), _no_silent_exit(), _errors_of_the_users_code(run):
+    with output_kept_for(as_json), _no_silent_exit(), told_in_short(run):
         result, after = _carried_out(run, with_progress=not (quiet or as_json))
     if as_json or not quiet:
-        summary = result.summary()
+        summary = _with_comparison(run, result)
         files = [str(path) for path in after.written]
         put(
             {**summary, "run_folder": str(run.run_folder), "files": files},
@@ -167,6 +170,9 @@ def _carried_out(run: ConfiguredRun, *, with_progress: bool) -> tuple[SearchResu
             stack.callback(progress.close)
             callbacks.append(progress)
         result = run.fit(callbacks)
+        if run.configuration.baselines:
+            train = partial(_train_baselines, run, result, with_progress=with_progress)
+            after.do("Training uniform widths", train)
         for what, step in steps.items():
             after.do(what, partial(step, run, result.model))
         if tracking is not None:
@@ -177,28 +183,26 @@ def _carried_out(run: ConfiguredRun, *, with_progress: bool) -> tuple[SearchResu
     return result, after
 
 
-@contextmanager
-def _errors_of_the_users_code(run: ConfiguredRun) -> Iterator[None]:
-    """Show an error from the user's code on, and where the run stands."""
-    try:
-        yield
-    except (GfbError, typer.Exit):
-        raise
-    except Exception as error:
-        frames = error.__traceback__
-        while frames is not None and not _is_of_user(Path(frames.tb_frame.f_code.co_filename), run.code):
-            frames = frames.tb_next
-        traceback.print_exception(error.with_traceback(frames or error.__traceback__))
-        kept = ""
-        if (run.run_folder / "config.json").exists():
-            kept = f" {escape(str(run.run_folder))} keeps what was done; the same command goes on from there."
-        say(f"[bold red]The run has not ended[/]: the code above failed.{kept}")
-        raise typer.Exit(1) from None
+def _train_baselines(run: ConfiguredRun, searched: SearchResult, *, with_progress: bool) -> None:
+    """Train uniform widths one after the other; what there is so far is compared."""
+    metric = run.configuration.metric
+    measured = "validation accuracy" if metric == "accuracy" else "validation metric"
+    uniform: dict[str, SearchResult] = {}
+    for widths in dict.fromkeys(run.configuration.baselines):
+        name = f"uniform {widths}" if isinstance(widths, int) else f"uniform {widths[0]} and {widths[1]}"
+        progress = TerminalProgress(name) if with_progress else None
+        try:
+            uniform[name] = run.fit_uniform(widths, [] if progress is None else [progress])
+        finally:
+            if progress is not None:
+                progress.close()
+        add_comparison(searched, uniform, measured=measured)
 
 
-def _is_of_user(file: Path, code: Path) -> bool:
-    own = Path(__file__).parents[1]
-    return file.is_relative_to(code) and not file.is_relative_to(own) and "site-packages" not in file.parts
+def _with_comparison(run: ConfiguredRun, result: SearchResult) -> dict[str, Any]:
+    """The result in numbers, with the uniform widths beside it."""
+    kept = RecordedRun.load(run.run_folder).summary if run.configuration.baselines else None
+    return {**result.summary(), **{key: kept[key] for key in ("comparison",) if kept and key in kept}}
 
 
 @contextmanager
@@ -221,7 +225,7 @@ def _tracking(run: ConfiguredRun) -> Any:
     with chdir(run.started_in if run.started_in.is_dir() else "."):
         settings["tracking_uri"] = _store(settings)
     try:
-        return integration.MlflowTracking(**settings)
+        return integration.MlflowTracking(**settings, project=run.code)
     except ConfigurationError as error:
         raise ConfigurationError(f"{run.document.place(('mlflow',))}: {error}") from error
 

@@ -250,12 +250,41 @@ class ConfiguredRun:
         Args:
             callbacks: As :func:`gfb_brevitas.fit`.
         """
+        searchable, own = self.searchable(), self._callbacks()
+        self._require_free_name()
+        return self._fit(
+            searchable,
+            run_folder=self.run_folder,
+            storage=self.storage,
+            name=self.configuration.name,
+            callbacks=[_Keeping(self), *callbacks, *own],
+        )
+
+    def fit_uniform(
+        self, widths: int | tuple[int, int], callbacks: Sequence[AnyCallback] = ()
+    ) -> SearchResult:
+        """Train uniform widths as long as the search and with the same settings, to compare it with them.
+
+        Kept in a folder of its own in the run's; repeating it goes on where it stopped.
+
+        Args:
+            widths: Bits of all quantizers, or of those of weights and of activations. A quantizer that may
+                not have them gets the nearest that it may.
+            callbacks: As :func:`gfb_brevitas.fit`; those of the configuration are not called.
+        """
+        pair = widths if isinstance(widths, tuple) else (widths,)
+        searchable = self.searchable()
+        return self._fit(
+            searchable,
+            allocation=searchable.space.uniform(*pair),
+            run_folder=self.run_folder / "baselines" / f"uniform-{'-'.join(map(str, pair))}",
+            callbacks=callbacks,
+        )
+
+    def _fit(self, searchable: SearchableModel, **settings: Any) -> SearchResult:
         train = self.batches("train_batches")
         assert train is not None
         validation = self.batches("validation_batches")
-        searchable = self.searchable()
-        training, own = self._training_of(searchable), self._callbacks()
-        self._require_free_name()
         return fit(
             searchable,
             loss=self._loss(),
@@ -266,12 +295,9 @@ class ConfiguredRun:
             budgets=self.budgets,
             metric=self._metric(validation),
             search=self.search,
-            training=training,
-            run_folder=self.run_folder,
+            training=self._training_of(searchable),
             resume=True,
-            storage=self.storage,
-            name=self.configuration.name,
-            callbacks=[_Keeping(self), *callbacks, *own],
+            **settings,
         )
 
     def _training_of(self, searchable: SearchableModel) -> TrainingConfig | TrainingLoop:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import Field as Field_
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
-from gfb_brevitas.configuration.descriptions import descriptions, summary
+from gfb_brevitas.allocation import MAX_BITS
+from gfb_brevitas.configuration.descriptions import attribute_descriptions
 from gfb_brevitas.quant import ClippingKind
 from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 
@@ -16,20 +16,17 @@ _REFERENCE = r"^[\w.]+:[\w.]+$"
 Reference = Annotated[str, Field(pattern=_REFERENCE, description="User code, module:function.")]
 Widths = tuple[int, int]
 Text = Annotated[str, Field(min_length=1)]
+Width = Annotated[int, Field(ge=1, le=MAX_BITS)]
 
 
 def _settings_schema(kind: type) -> dict[str, Any]:
-    """A schema of names: values are checked by the class itself, which says more."""
-    texts = descriptions(kind)
-    return {
-        "type": "object",
-        "properties": {field.name: _described_field(field, texts) for field in fields(kind)},
-        "additionalProperties": False,
+    """Names, descriptions and defaults: values are checked by the class itself, which says more."""
+    described = attribute_descriptions(kind)
+    properties = {
+        field.name: {"description": described.get(field.name, ""), "default": field.default}
+        for field in fields(kind)
     }
-
-
-def _described_field(field: Field_[Any], texts: dict[str, str]) -> dict[str, Any]:
-    return {"description": texts[field.name], "default": field.default}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def _settings_or_reference(kind: type) -> dict[str, Any]:
@@ -37,24 +34,24 @@ def _settings_or_reference(kind: type) -> dict[str, Any]:
     return {"anyOf": [_settings_schema(kind), reference]}
 
 
-def _described(schema: dict[str, Any], kind: type[Any]) -> None:
-    """Say in a schema what the docstring says of each setting."""
-    schema["description"] = summary(kind)
-    for name, text in descriptions(kind).items():
-        schema["properties"][name]["description"] = text
-
-
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_described)
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Take the descriptions of the schema from the docstring."""
+        for name, description in attribute_descriptions(cls).items():
+            cls.model_fields[name].description = description
+        cls.model_rebuild(force=True)
 
 
 class FixRule(_Section):
     """A width that is not searched, see :class:`gfb_brevitas.Fix`.
 
     Attributes:
-        fix: Shell pattern of quantizer names, such as ``conv1.*``, or several.
+        fix: Pattern or patterns of quantizer names, e.g. ``"stem.*"``.
         bits: The width.
-        kind: Only weights or only activations.
+        kind: Restrict the rule to quantizers of weights or of activations.
     """
 
     fix: str | list[str]
@@ -66,9 +63,9 @@ class RangeRule(_Section):
     """A range of widths, see :class:`gfb_brevitas.Range`.
 
     Attributes:
-        range: Shell pattern of quantizer names, such as ``conv1.*``, or several.
+        range: Pattern or patterns of quantizer names.
         bits: Smallest and largest width.
-        kind: Only weights or only activations.
+        kind: Restrict the rule to quantizers of weights or of activations.
     """
 
     range: str | list[str]
@@ -80,7 +77,7 @@ class TieRule(_Section):
     """Quantizers of one width, see :class:`gfb_brevitas.Tie`.
 
     Attributes:
-        tie: Shell pattern of quantizer names, such as ``conv1.*``, or several.
+        tie: Pattern or patterns of quantizer names; all that match any of them share a width.
     """
 
     tie: str | list[str]
@@ -90,9 +87,9 @@ class PaperBudgets(_Section):
     """The paper's two budgets, see :func:`gfb_brevitas.paper_budgets`.
 
     Attributes:
-        paper: The uniform width that they are relative to, or a pair (weight bits, activation bits).
-        preset: Whose shares of it they allow.
-        rho: Weight of a violation against the loss; by default that of the preset.
+        paper: Uniform width that the budgets are shares of, or those of weights and of activations.
+        preset: Whose shares: the columns of the paper's table.
+        rho: Penalty weight of both budgets; by default the paper's.
     """
 
     paper: int | Widths
@@ -104,12 +101,12 @@ class CostBudget(_Section):
     """A budget on a cost by its name, see :class:`gfb_brevitas.Budget`.
 
     Attributes:
-        cost: Name of the cost, such as ``weight_size``.
-        options: Arguments of the cost.
-        beta: Largest share of what uniform widths cost.
-        uniform_bits: These widths: one, or a pair (weight bits, activation bits).
-        limit: Largest cost, instead of a share.
-        rho: Weight of a violation against the loss.
+        cost: Name of the cost, e.g. ``weight_size`` or ``bit_operations``.
+        options: Arguments of the cost, by name.
+        beta: Share of the cost at the uniform widths; 1 when not given.
+        uniform_bits: Uniform width that the limit is a share of, or those of weights and of activations.
+        limit: The limit in the cost's unit, instead of ``beta`` and ``uniform_bits``.
+        rho: Weight of the violation in the objective's penalty.
     """
 
     cost: str
@@ -124,14 +121,14 @@ class BoardBudget(_Section):
     """What a board and a frame rate allow, see :meth:`gfb_brevitas.Budget.board`.
 
     Attributes:
-        board: Name of the board, such as ``Pynq-Z1``.
+        board: Name of the board, e.g. ``Pynq-Z1``.
         fps: Samples per second to reach.
         clock_mhz: Clock frequency.
-        utilisation: Share of the board's resources that may be used.
-        latency_us: Largest latency of one sample.
-        standalone_thresholds: Whether activations are layers of their own.
-        folding: How much of each layer is computed in parallel.
-        rho: Weight of a violation against the loss.
+        utilisation: Share of each resource that may be used.
+        latency_us: Longest latency in microseconds.
+        standalone_thresholds: Whether activations become layers of their own.
+        folding: How the parallelism of the layers is chosen, see :class:`gfb_brevitas.dataflow.Target`.
+        rho: Penalty weight of each budget.
     """
 
     board: str
@@ -227,6 +224,9 @@ class RunConfiguration(_Section):
         weight_normalization: Whether normalised weights are quantized.
         rules: Fixed widths, ranges and ties.
         budgets: The budgets.
+        baselines: Uniform widths that are trained after the search to compare it with, e.g. ``[2, 3]`` or
+            ``[[4, 8]]`` (weights, activations): for as many epochs, with the same settings, each in a folder
+            ``baselines/uniform-...`` of the run. Rules keep what they fix; ``callbacks`` are not called.
         preset: Settings of the paper that ``search`` and ``training`` go on from.
         search: Settings of :class:`gfb_brevitas.SearchConfig`.
         training: Settings of :class:`gfb_brevitas.TrainingConfig`, functions as module:function; or a class
@@ -257,6 +257,7 @@ class RunConfiguration(_Section):
     weight_normalization: bool = False
     rules: list[Rules] = []
     budgets: list[Budgets] = []
+    baselines: list[Width | tuple[Width, Width]] = []
     preset: Literal["cifar", "imagenet", "cityscapes"] | None = None
     search: Annotated[dict[str, Any], WithJsonSchema(_settings_schema(SearchConfig))] = {}
     training: Annotated[dict[str, Any] | str, WithJsonSchema(_settings_or_reference(TrainingConfig))] = {}

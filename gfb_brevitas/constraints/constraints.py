@@ -18,6 +18,7 @@ from gfb_brevitas.constraints.reachability import SmallestCosts, closest, explai
 from gfb_brevitas.constraints.repair import give_back, lower
 from gfb_brevitas.costs.searched_profile import searched_profile
 from gfb_brevitas.errors import AllocationError, ConfigurationError, InfeasibleBudgetError
+from gfb_brevitas.profile import ModelProfile
 from gfb_brevitas.space import Bits, SearchSpace, Vector
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ class Constraints:
         self.budgets = tuple(budgets)
         self.penalty_kind: PenaltyKind = penalty
         _require_distinct(self.names)
-        profile = searched_profile(space)
-        self._bound = [budget.cost.bind(profile) for budget in self.budgets]
+        self._profile = searched_profile(space)
+        self._bound = [budget.cost.bind(self._profile) for budget in self.budgets]
         self._rho = np.array([budget.rho for budget in self.budgets], dtype=np.float64)
         self._limits = np.array(
             [budget.resolve(space, partial(self._cost, j)) for j, budget in enumerate(self.budgets)],
@@ -89,6 +90,11 @@ class Constraints:
 
     def __len__(self) -> int:
         return len(self.budgets)
+
+    @property
+    def profile(self) -> ModelProfile:
+        """The model's profile with the ranges and ties of the space, which the costs are bound to."""
+        return self._profile
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -227,6 +233,22 @@ class Constraints:
             smallest, self._anchor, self.budgets, self._limits, reachable, self.space, self._groups
         )
         raise InfeasibleBudgetError(message)
+
+    def idle(self) -> list[str]:
+        """What there is to say of budgets that limit nothing: those that the largest widths keep, too.
+
+        Only of costs that grow with every width; whether others can be exceeded is not known.
+        """
+        if not (self.budgets and self.space.coordinates):
+            return []
+        widest = self.space.uniform(max(c.max_bits for c in self.space.coordinates))
+        costs = self.costs(self.space.bits(widest)[None, :])[0]
+        return [
+            f"The budget {budget.name!r} limits nothing: {limit:,.6g} {budget.cost.unit} are allowed, and "
+            f"the largest widths come to {cost:,.6g}."
+            for budget, limit, cost in zip(self.budgets, self._limits, costs, strict=True)
+            if budget.cost.monotone and cost <= limit
+        ]
 
     def repair(self, bits: ArrayLike) -> Bits:
         """A feasible allocation near one that is not.

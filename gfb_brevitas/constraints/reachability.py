@@ -10,6 +10,7 @@ import numpy as np
 from gfb_brevitas.constraints.budget import Budget
 from gfb_brevitas.constraints.descent import smallest_found
 from gfb_brevitas.constraints.groups import GroupScore, WidthGroups
+from gfb_brevitas.costs.protocol import LayeredCost
 from gfb_brevitas.costs.searched_profile import searched_profile
 from gfb_brevitas.space import Bits, SearchSpace, Vector
 
@@ -137,10 +138,11 @@ def _line(
 
 def _largest_part(budget: Budget, bits: Bits, space: SearchSpace) -> str:
     """The layer that takes most, for a cost that can tell."""
-    parts_of = getattr(budget.cost, "parts", None)
-    if parts_of is None:
+    if not isinstance(budget.cost, LayeredCost):
         return ""
-    parts: dict[str, float] = parts_of(searched_profile(space), bits)
+    parts = budget.cost.parts(searched_profile(space), bits)
+    if not parts:
+        return ""
     name = max(parts, key=lambda layer: parts[layer])
     return f" The most of it: {parts[name]:.10g} {budget.cost.unit} in {name!r}."
 

@@ -17,7 +17,7 @@ from gfb_brevitas.costs.callable_cost import CallableCost
 from gfb_brevitas.costs.latency_table import LatencyTable
 from gfb_brevitas.costs.mean_activation_bits import MeanActivationBits
 from gfb_brevitas.costs.mean_weight_bits import MeanWeightBits
-from gfb_brevitas.costs.protocol import BoundCost, Cost
+from gfb_brevitas.costs.protocol import BoundCost, Cost, HardwareCost, Joining, LayeredCost
 from gfb_brevitas.costs.registry import cost_from_name, register_cost, registered_costs
 from gfb_brevitas.costs.searched_profile import searched_profile
 from gfb_brevitas.costs.weight_size import WeightSize
@@ -28,7 +28,10 @@ __all__ = [
     "BoundCost",
     "CallableCost",
     "Cost",
+    "HardwareCost",
+    "Joining",
     "LatencyTable",
+    "LayeredCost",
     "MeanActivationBits",
     "MeanWeightBits",
     "WeightSize",

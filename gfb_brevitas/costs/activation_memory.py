@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import add
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from gfb_brevitas.costs.protocol import BoundCost
+from gfb_brevitas.costs._parts import joined, layer_of
+from gfb_brevitas.costs.protocol import BoundCost, Joining
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.profile import ModelProfile
 from gfb_brevitas.space import Bits, Vector
@@ -52,6 +54,18 @@ class ActivationMemory:
             return _sum(columns, profile.elements()[columns])
         largest = [profile.quantizers[j].largest_call_elements for j in columns]
         return _largest(columns, np.array(largest, dtype=np.float64))
+
+    @property
+    def joined_by(self) -> Joining:
+        """As :attr:`total` says."""
+        return self.total
+
+    def parts(self, profile: ModelProfile, bits: Bits) -> dict[str, float]:
+        """Bits of what each layer puts out; see :class:`~gfb_brevitas.costs.protocol.LayeredCost`."""
+        of = [(profile.quantizers[j], float(bits[j])) for j in profile.columns("activation")]
+        if self.total == "sum":
+            return joined(((layer_of(q.name), q.elements * width) for q, width in of), add)
+        return joined(((layer_of(q.name), q.largest_call_elements * width) for q, width in of), max)
 
 
 def _sum(columns: Bits, elements: Vector) -> BoundCost:

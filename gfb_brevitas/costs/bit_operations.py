@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import add
 from typing import ClassVar
 
 import numpy as np
 
 from gfb_brevitas.costs._operand_widths import OperandWidths
-from gfb_brevitas.costs.protocol import BoundCost
+from gfb_brevitas.costs._parts import joined
+from gfb_brevitas.costs.protocol import BoundCost, Joining
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.profile import ModelProfile
 from gfb_brevitas.space import Bits, Vector
@@ -28,6 +30,7 @@ class BitOperations:
     name: str = "bit_operations"
     unit: ClassVar[str] = "BOPs"
     monotone: ClassVar[bool] = True
+    joined_by: ClassVar[Joining] = "sum"
 
     def bind(self, profile: ModelProfile) -> BoundCost:
         """The cost of a model; see :class:`~gfb_brevitas.costs.protocol.Cost`.
@@ -37,8 +40,7 @@ class BitOperations:
         """
         if not profile.products:
             raise ConfigurationError("Bit operations need a model with products; its profile holds none.")
-        left = OperandWidths(profile, [(product.left,) for product in profile.products])
-        right = OperandWidths(profile, [(product.right,) for product in profile.products])
+        left, right = _operands(profile)
         macs = np.array([product.macs for product in profile.products], dtype=np.float64)
 
         def bit_operations(bits: Bits) -> Vector:
@@ -46,3 +48,16 @@ class BitOperations:
             return total
 
         return bit_operations
+
+    def parts(self, profile: ModelProfile, bits: Bits) -> dict[str, float]:
+        """Bit operations of each layer; see :class:`~gfb_brevitas.costs.protocol.LayeredCost`."""
+        left, right = _operands(profile)
+        widths = (left(bits[None]) * right(bits[None]))[0]
+        products = zip(profile.products, widths, strict=True)
+        return joined(((product.layer, product.macs * width) for product, width in products), add)
+
+
+def _operands(profile: ModelProfile) -> tuple[OperandWidths, OperandWidths]:
+    """Widths of the left and of the right operands of all products."""
+    left = OperandWidths(profile, [(product.left,) for product in profile.products])
+    return left, OperandWidths(profile, [(product.right,) for product in profile.products])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from gfb_brevitas.allocation import MAX_BITS
 from gfb_brevitas.costs._layer_widths import LayerOperands, WidthPair, layer_operands, reachable_pairs
 from gfb_brevitas.costs._operand_widths import OperandWidths
 from gfb_brevitas.costs._table_file import read_table, table_text
-from gfb_brevitas.costs.protocol import BoundCost
+from gfb_brevitas.costs.protocol import NO_LAYER, BoundCost, Joining
 from gfb_brevitas.errors import AllocationError, ConfigurationError
 from gfb_brevitas.files import write_text_atomically
 from gfb_brevitas.profile import ModelProfile
@@ -56,6 +56,7 @@ class LatencyTable:
     unit: str
     layers: Mapping[str, Mapping[WidthPair, float]] = field(hash=False)
     constant: float = 0.0
+    joined_by: ClassVar[Joining] = "sum"
 
     def __post_init__(self) -> None:
         _require_text("name", self.name)
@@ -124,6 +125,22 @@ class LatencyTable:
             ConfigurationError: If the table names a layer the model lacks, lacks one of the model's,
                 or lacks a width pair that the quantizers' ranges and ties in ``profile`` can reach.
         """
+        _, entries = self._entries(profile)
+
+        def costs(bits: Bits) -> Vector:
+            total: Vector = entries(bits).sum(axis=1) + self.constant
+            return total
+
+        return costs
+
+    def parts(self, profile: ModelProfile, bits: Bits) -> dict[str, float]:
+        """Each layer's entry; see :class:`~gfb_brevitas.costs.protocol.LayeredCost`."""
+        names, entries = self._entries(profile)
+        found = dict(zip(names, entries(bits[None])[0].tolist(), strict=True))
+        return found | ({NO_LAYER: self.constant} if self.constant else {})
+
+    def _entries(self, profile: ModelProfile) -> tuple[list[str], Callable[[Bits], Vector]]:
+        """The layers that are measured, and their entries for candidates, ``(P, layers)``."""
         operands = layer_operands(profile)
         self._require_layers(operands)
         measured = {layer: operands[layer] for layer, entries in self.layers.items() if entries}
@@ -134,19 +151,18 @@ class LatencyTable:
         grid = np.stack([_grid(self.layers[name]) for name in names]) if names else np.empty((0, 1, 1))
         index = np.arange(len(names))
 
-        def costs(bits: Bits) -> Vector:
+        def entries_of(bits: Bits) -> Vector:
             pairs = _whole(right(bits)), _whole(left(bits))
-            entries = np.ascontiguousarray(grid[index, pairs[0], pairs[1]])
-            total: Vector = entries.sum(axis=1) + self.constant
-            if np.isnan(total).any():
+            entries: Vector = np.ascontiguousarray(grid[index, pairs[0], pairs[1]])
+            if np.isnan(entries).any():
                 row, layer = np.argwhere(np.isnan(entries))[0]
                 raise AllocationError(
                     f"The cost table {self.name!r} has no entry for {names[layer]!r} at "
                     f"{pairs[0][row, layer]},{pairs[1][row, layer]} (weight bits, activation bits)."
                 )
-            return total
+            return entries
 
-        return costs
+        return names, entries_of
 
     def _require_layers(self, operands: Mapping[str, LayerOperands]) -> None:
         unknown = [layer for layer in self.layers if layer not in operands]

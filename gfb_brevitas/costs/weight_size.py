@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import add
 from typing import ClassVar
 
 import numpy as np
 
-from gfb_brevitas.costs.protocol import BoundCost
+from gfb_brevitas.costs._parts import joined, layer_of
+from gfb_brevitas.costs.protocol import NO_LAYER, BoundCost, Joining
 from gfb_brevitas.profile import ModelProfile
 from gfb_brevitas.space import Bits, Vector
 
@@ -27,6 +29,7 @@ class WeightSize:
     name: str = "weight_size"
     unit: ClassVar[str] = "bits"
     monotone: ClassVar[bool] = True
+    joined_by: ClassVar[Joining] = "sum"
 
     def bind(self, profile: ModelProfile) -> BoundCost:
         """The cost of a model; see :class:`~gfb_brevitas.costs.protocol.Cost`."""
@@ -39,6 +42,13 @@ class WeightSize:
             return total
 
         return size_bits
+
+    def parts(self, profile: ModelProfile, bits: Bits) -> dict[str, float]:
+        """Bits of each layer's weights; see :class:`~gfb_brevitas.costs.protocol.LayeredCost`."""
+        weights = [(profile.quantizers[j], bits[j]) for j in profile.columns("weight")]
+        found = joined(((layer_of(q.name), q.elements * float(width)) for q, width in weights), add)
+        fixed = float(profile.constant_weight_bits)
+        return found | ({NO_LAYER: fixed} if fixed else {})
 
     @staticmethod
     def megabytes(size_bits: float) -> float:

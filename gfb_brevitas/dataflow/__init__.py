@@ -10,11 +10,13 @@ Example:
 from gfb_brevitas.dataflow.accelerator import Accelerator, PopulationCost, Target
 from gfb_brevitas.dataflow.board_budgets import board_budgets
 from gfb_brevitas.dataflow.costs import FpgaCycles, FpgaLatency, FpgaResource
+from gfb_brevitas.dataflow.folded_layers import FoldedLayer, folded_layers
 from gfb_brevitas.dataflow.from_layers import hardware_graph
 from gfb_brevitas.dataflow.graph import HardwareGraph, HardwareLayer
 
 __all__ = [
     "Accelerator",
+    "FoldedLayer",
     "FpgaCycles",
     "FpgaLatency",
     "FpgaResource",
@@ -23,5 +25,6 @@ __all__ = [
     "PopulationCost",
     "Target",
     "board_budgets",
+    "folded_layers",
     "hardware_graph",
 ]

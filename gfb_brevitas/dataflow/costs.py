@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from operator import add
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from torch.utils.weak import WeakIdKeyDictionary
 
-from gfb_brevitas.costs.protocol import BoundCost
+from gfb_brevitas.costs._parts import joined
+from gfb_brevitas.costs.protocol import BoundCost, Joining
 from gfb_brevitas.costs.registry import register_cost
 from gfb_brevitas.dataflow.accelerator import Accelerator, PopulationCost, Target
+from gfb_brevitas.dataflow.folded_layers import folded_layers
 from gfb_brevitas.dataflow.graph import HardwareLayer
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.profile import ModelProfile
@@ -24,7 +28,7 @@ _UNITS = {"lut": "LUTs", "bram_18k": "BRAM18s", "uram": "URAMs", "dsp": "DSPs"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _AcceleratorCost:
+class _AcceleratorCost(ABC):
     """A number of the network as FINN builds it.
 
     Args:
@@ -33,6 +37,7 @@ class _AcceleratorCost:
 
     target: Target
     monotone: ClassVar[bool] = False
+    joined_by: ClassVar[Joining] = "sum"
     advice: ClassVar[str] = "A larger board or a lower frame rate makes room, too."
 
     def bind(self, profile: ModelProfile) -> BoundCost:
@@ -47,16 +52,21 @@ class _AcceleratorCost:
         return lambda bits: self._value(shared.cost(bits))
 
     def parts(self, profile: ModelProfile, bits: Bits) -> dict[str, float]:
-        """What each layer of the model takes of the cost, for one allocation of shape ``(quantizers,)``."""
+        """What each layer of the model takes; see :class:`~gfb_brevitas.costs.protocol.LayeredCost`."""
         shared = _shared(profile, self.target)
-        totals: dict[str, float] = {}
         names = [layer.name for layer in self._layers(shared.accelerator)]
-        for name, value in zip(names, self._per_layer(shared.cost(bits[None])), strict=True):
-            totals[name] = self._join(totals.get(name, 0.0), float(value))
-        return totals
+        values = self._per_layer(shared.cost(bits[None]))
+        join: Callable[[float, float], float] = max if self.joined_by == "largest" else add
+        return joined(zip(names, values.tolist(), strict=True), join)
 
+    def hardware(self, profile: ModelProfile, bits: Bits) -> dict[str, Any]:
+        """Target and folded layers; see :class:`~gfb_brevitas.costs.protocol.HardwareCost`."""
+        layers = folded_layers(_shared(profile, self.target).accelerator, bits)
+        return {"target": asdict(self.target), "layers": [layer.to_dict() for layer in layers]}
+
+    @abstractmethod
     def _value(self, cost: PopulationCost) -> Vector:
-        raise NotImplementedError
+        """The cost of each candidate."""
 
     def _per_layer(self, cost: PopulationCost) -> Vector:
         """Values of the first candidate for :meth:`_layers`."""
@@ -65,9 +75,6 @@ class _AcceleratorCost:
 
     def _layers(self, accelerator: Accelerator) -> list[HardwareLayer]:
         return list(accelerator.graph)
-
-    def _join(self, one: float, other: float) -> float:
-        return max(one, other)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +126,6 @@ class FpgaResource(_AcceleratorCost):
     def _layers(self, accelerator: Accelerator) -> list[HardwareLayer]:
         return [unit.layer for unit in accelerator.units]
 
-    def _join(self, one: float, other: float) -> float:
-        return one + other
-
 
 @dataclass(frozen=True, kw_only=True)
 class FpgaCycles(_AcceleratorCost):
@@ -134,6 +138,7 @@ class FpgaCycles(_AcceleratorCost):
 
     name: str = "cycles"
     unit: ClassVar[str] = "cycles"
+    joined_by: ClassVar[Joining] = "largest"
     advice: ClassVar[str] = (
         "A faster clock or a smaller layer reaches a higher frame rate; a larger board does not."
     )
@@ -161,6 +166,7 @@ class FpgaLatency(_AcceleratorCost):
 
     name: str = "latency"
     unit: ClassVar[str] = "us"
+    joined_by: ClassVar[Joining] = "longest path"
     advice: ClassVar[str] = "A higher `fps` makes the layers more parallel, and the latency shorter."
 
     def _value(self, cost: PopulationCost) -> Vector:
@@ -169,9 +175,6 @@ class FpgaLatency(_AcceleratorCost):
 
     def _per_layer(self, cost: PopulationCost) -> Vector:
         return super()._per_layer(cost) / self.target.clock_mhz
-
-    def _join(self, one: float, other: float) -> float:
-        return one + other
 
 
 @dataclass(eq=False)

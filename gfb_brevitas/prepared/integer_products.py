@@ -7,6 +7,7 @@ the scale, round half to even.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +68,7 @@ class PackConvolutionWeight:
 
 
 @dataclass(frozen=True, eq=False)
-class IntegerProduct:
+class IntegerProduct(ABC):
     """A product of activation codes with a packed weight.
 
     Attributes:
@@ -116,12 +117,13 @@ class IntegerProduct:
         highest = self.target.integers.largest(self.target.bits) * scale
         return self._run(codes, weight, (scale, zero, torch.uint8, "hardtanh", [lowest, highest], ""))
 
+    @abstractmethod
     def _run(self, codes: Tensor, weight: tuple[Tensor | None, ...], result: tuple[object, ...]) -> Tensor:
-        raise NotImplementedError
+        """The product by oneDNN, with its result as asked."""
 
+    @abstractmethod
     def rounded_to(self, target: SiteValues, *, rectified: bool) -> IntegerProduct:
         """The same product with its result as codes."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,11 +6,13 @@ from gfb_brevitas.report.quantizers import profile_table
 from gfb_brevitas.report.runs import run_rows, runs_tables
 from gfb_brevitas.report.summary import summary_tables
 from gfb_brevitas.report.uniform_costs import UniformCost, uniform_costs, uniform_costs_table
+from gfb_brevitas.report.uniform_runs import add_comparison
 
 __all__ = [
     "Contender",
     "TerminalProgress",
     "UniformCost",
+    "add_comparison",
     "comparison_table",
     "profile_table",
     "run_rows",

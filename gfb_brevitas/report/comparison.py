@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,7 +25,7 @@ class Contender:
 
     Attributes:
         name: What it is.
-        accuracy: Share of the test samples that it classifies right.
+        accuracy: Share of the test samples that it classifies right, or what else was ``measured``.
         allocation: Its bit widths.
         weight_bits: Bits of all quantized weights.
         mean_weight_bits: Mean width over all weights; ``None`` if none is searchable.
@@ -31,6 +33,7 @@ class Contender:
         bit_operations: Multiply-accumulates times both operands' widths, per sample.
         epochs: Epochs that it was trained for.
         seconds: Wall time.
+        measured: What ``accuracy`` is; a share where this ends with "accuracy".
     """
 
     name: str
@@ -42,6 +45,7 @@ class Contender:
     bit_operations: float
     epochs: int
     seconds: float
+    measured: str = "test accuracy"
 
     @classmethod
     def of(
@@ -53,6 +57,7 @@ class Contender:
         accuracy: float,
         epochs: int,
         seconds: float,
+        measured: str = "test accuracy",
     ) -> Contender:
         """Compute the costs of an allocation.
 
@@ -60,9 +65,10 @@ class Contender:
             name: What it is.
             space: The search space of the model.
             allocation: The bit widths.
-            accuracy: Share of the test samples classified right.
+            accuracy: Share of the test samples classified right, or what else was measured.
             epochs: Epochs of training.
             seconds: Wall time.
+            measured: What ``accuracy`` is.
         """
         bits = space.bits(allocation)[None, :]
 
@@ -83,6 +89,7 @@ class Contender:
             bit_operations=value(BitOperations()),
             epochs=epochs,
             seconds=seconds,
+            measured=measured,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,12 +101,21 @@ def comparison_table(contenders: Sequence[Contender], title: str) -> Table:
     """A table for the terminal, one row per contender, in the given order; it fits into 80 columns."""
     table = compact_table(title=title, title_justify="left")
     table.add_column("model", overflow="fold", min_width=10)
-    for heading in ("accuracy", "weights", "W bits", "A bits", "Mbit ops", "epochs", "time"):
+    shares = all(row.measured.endswith("accuracy") for row in contenders)
+    for heading in (
+        "accuracy" if shares else "metric",
+        "weights",
+        "W bits",
+        "A bits",
+        "Mbit ops",
+        "epochs",
+        "time",
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in contenders:
         table.add_row(
             row.name,
-            f"{row.accuracy:.2%}",
+            f"{row.accuracy:.2%}" if shares else f"{row.accuracy:.4g}",
             f"{_short(row.weight_bits / BITS_PER_KILOBYTE)} kB",
             _width(row.mean_weight_bits),
             _width(row.mean_activation_bits),
@@ -108,6 +124,20 @@ def comparison_table(contenders: Sequence[Contender], title: str) -> Table:
             f"{row.seconds:.0f} s",
         )
     return table
+
+
+def comparison_of(summary: Mapping[str, Any]) -> list[Contender]:
+    """The rows of ``comparison`` in a ``summary.json``; what cannot be read, others may have written."""
+    rows = summary.get("comparison")
+    found = []
+    for row in rows if isinstance(rows, list) else []:
+        with suppress(TypeError, ValueError, AttributeError):
+            found.append(Contender(**{**row, "accuracy": _number(row.get("accuracy"))}))
+    return found
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _width(bits: float | None) -> str:

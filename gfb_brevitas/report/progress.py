@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -24,8 +24,12 @@ class TerminalProgress(Callback):
     """Shows rounds, gradient-free steps and epochs as they happen, and the time that is left.
 
     In a terminal there is one line that is drawn anew: the round, the step with its best feasible loss and
-    candidates per second, or the epoch with its loss and validation metric. Elsewhere, in a log file, there
-    is one line for each round and nothing else.
+    candidates per second, or the epoch with its loss and validation metric. Elsewhere, in a log file or a
+    notebook, there is one line for each round and nothing else.
+
+    Example:
+        >>> with TerminalProgress() as progress:  # doctest: +SKIP
+        ...     result = gfb_brevitas.fit(searchable, ..., callbacks=[progress])
 
     Args:
         title: First word of every line.
@@ -40,6 +44,14 @@ class TerminalProgress(Callback):
         self._left: TimeLeft | None = None
         self._round = 0
         self._best_feasible_loss = math.nan
+
+    def __enter__(self) -> Self:
+        """Remove the bar at the end of the block, however it ends."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Remove the bar."""
+        self.close()
 
     def on_start(self, record: StartRecord) -> None:
         """Show the bar."""

@@ -42,7 +42,8 @@ def _row(run: RecordedRun) -> dict[str, Any]:
         metric, costs, allocation = None, [], {}
     return {
         "run": str(run.path),
-        "state": "ended" if run.summary is not None else "not ended",
+        "state": run.status.state,
+        "status": run.status.to_dict(),
         "metric": metric,
         "rounds": len(rounds),
         "epochs": len(run.history.epochs),

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from gfb_brevitas.report._layout import compact_table
+from gfb_brevitas.report.comparison import comparison_of, comparison_table
 
 
 def summary_tables(summary: Mapping[str, Any]) -> list[Table]:
@@ -22,7 +23,10 @@ def summary_tables(summary: Mapping[str, Any]) -> list[Table]:
         AttributeError: Likewise.
         ValueError: Likewise.
     """
-    tables = (_numbers(summary), _budgets(summary["costs"]), _allocation(summary["allocation"]))
+    tables = [_numbers(summary), _budgets(summary["costs"]), _allocation(summary["allocation"])]
+    compared = comparison_of(summary)
+    if compared:
+        tables.append(comparison_table(compared, compared[-1].measured))
     return [table for table in tables if table.row_count]
 
 

@@ -16,10 +16,12 @@ from gfb_brevitas.search.history import (
     RoundRecord,
     StepRecord,
 )
+from gfb_brevitas.search.layer_costs import RecordedLayerCost, RecordedLayerCosts
 from gfb_brevitas.search.loading import load_best
 from gfb_brevitas.search.presets import PRESETS, Preset, preset
 from gfb_brevitas.search.recorded_run import EvaluatedCandidates, RecordedBudget, RecordedRun
 from gfb_brevitas.search.result import SearchResult
+from gfb_brevitas.search.run_status import RunStatus
 from gfb_brevitas.search.training import EpochOutcome
 from gfb_brevitas.search.training_loop import TrainingEpoch, TrainingLoop
 
@@ -39,8 +41,11 @@ __all__ = [
     "Preset",
     "Record",
     "RecordedBudget",
+    "RecordedLayerCost",
+    "RecordedLayerCosts",
     "RecordedRun",
     "RoundRecord",
+    "RunStatus",
     "SearchConfig",
     "SearchResult",
     "StartRecord",

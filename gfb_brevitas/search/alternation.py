@@ -148,6 +148,8 @@ def fit(
     constraints = Constraints(model.space, budgets, penalty=search.penalty)
     if allocation is None:
         constraints.check_reachable()
+        for sentence in constraints.idle():
+            _logger.warning("%s", sentence)
     start = _initial_allocation(model, constraints, search, allocation)
     pretrain = start if search.pretrain_bits is None else _uniform(model.space, search.pretrain_bits)
     data = RunData(
@@ -188,22 +190,28 @@ def fit(
 
 def _carry_out(run: Run, configuration: dict[str, Any], resume: bool) -> SearchResult:
     try:
-        if not run.world.is_first:
-            run.follow()
-        elif run.folder is None or not run.folder.holds_run:
-            run.begin(configuration, _versions())
-        elif resume:
-            run.go_on(configuration)
-        else:
-            raise ConfigurationError(
-                f"The folder {str(run.folder.path)!r} holds a run already. Pass resume=True to go on with "
-                "it, or use another folder."
-            )
+        _start(run, configuration, resume)
         run.finish_units()
-    except KeyboardInterrupt:
-        _logger.warning("Interrupted after %d of %d units.", run.completed, len(run.units))
+        return _result(run)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            _logger.warning("Interrupted after %d of %d units.", run.completed, len(run.units))
+        run.note_failure(error)
         raise
-    return _result(run)
+
+
+def _start(run: Run, configuration: dict[str, Any], resume: bool) -> None:
+    if not run.world.is_first:
+        run.follow()
+    elif run.folder is None or not run.folder.holds_run:
+        run.begin(configuration, _versions())
+    elif resume:
+        run.go_on(configuration)
+    else:
+        raise ConfigurationError(
+            f"The folder {str(run.folder.path)!r} holds a run already. Pass resume=True to go on with "
+            "it, or use another folder."
+        )
 
 
 def _result(run: Run) -> SearchResult:

@@ -20,8 +20,10 @@ from gfb_brevitas.files import unsealed
 from gfb_brevitas.profile import QuantizerInfo, RefusedQuantizer
 from gfb_brevitas.search.history import History
 from gfb_brevitas.search.json_lines import JsonLinesFile
+from gfb_brevitas.search.layer_costs import RecordedLayerCosts, read_layer_costs
 from gfb_brevitas.search.run_folder import FORMAT, VERSION, records_of
 from gfb_brevitas.search.run_profile import PROFILE_FORMAT, PROFILE_VERSION
+from gfb_brevitas.search.run_status import RunStatus, read_status
 from gfb_brevitas.space import Bits, Vector
 
 _Read = TypeVar("_Read")
@@ -91,6 +93,9 @@ class RecordedRun:
         allocation: The final allocation; ``None`` until the run has ended.
         clipping: Learned clipping values by quantizer and width, the mean where there is one per channel;
             ``None`` until the run has ended.
+        layer_costs: What each layer takes of the budgets; ``None`` until the run has ended, and for one that
+            ended when this was not recorded yet.
+        status: What had become of it when it was read: whether it runs, ended, failed (and of what).
     """
 
     path: Path
@@ -104,6 +109,8 @@ class RecordedRun:
     summary: Mapping[str, Any] | None
     allocation: BitAllocation | None
     clipping: Mapping[str, Mapping[int, float]] | None
+    status: RunStatus
+    layer_costs: RecordedLayerCosts | None = None
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> RecordedRun:
@@ -116,10 +123,12 @@ class RecordedRun:
         config = path / "config.json"
         if not config.is_file():
             raise CheckpointError(f"{str(path)!r} holds no run. Give the folder of one (`run_folder`).")
+        status = read_status(path)
         run_id, configuration, versions = _read(config, _beginning)
         quantizers, refused, budgets = _read(path / "profile.json", _profile)
-        ended = all((path / name).exists() for name in ("allocation.json", "summary.json"))
+        ended = status.is_over
         summary = _read(path / "summary.json", _summary) if ended else None
+        layer_costs = path / "layer_costs.json"
         return cls(
             path=path,
             run_id=run_id,
@@ -132,6 +141,8 @@ class RecordedRun:
             summary=summary,
             allocation=_allocation(path / "allocation.json") if ended else None,
             clipping=_read(path / "clipping.json", _clipping) if ended else None,
+            layer_costs=_read(layer_costs, read_layer_costs) if ended and layer_costs.exists() else None,
+            status=status,
         )
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gfb_brevitas.adapters.searchable import SearchableModel
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SearchResult:
     """What :func:`gfb_brevitas.search.fit` returns.
 
@@ -24,21 +24,31 @@ class SearchResult:
         model: A plain Brevitas model at the final allocation, in evaluation mode.
         searchable: The searchable model that was passed, with the same weights and allocation.
         allocation: The final allocation.
-        metric: Its validation metric; higher is better.
+        metric: Its validation metric; higher is better. Without a metric of yours the negative mean loss.
         best_epoch: Epochs that were trained when the returned state was reached.
         costs: How much of each budget it uses.
         history: All records of the run.
         run_folder: The run's folder, if it has one.
     """
 
-    model: nn.Module = field(repr=False)
-    searchable: SearchableModel = field(repr=False)
+    model: nn.Module
+    searchable: SearchableModel
     allocation: BitAllocation
     metric: float
     best_epoch: int
     costs: tuple[BudgetUse, ...]
-    history: History = field(repr=False)
+    history: History
     run_folder: Path | None
+
+    def __repr__(self) -> str:
+        """A line for people; ``allocation`` and ``summary()`` have the details."""
+        widths = list(self.allocation.values())
+        parts = [f"metric={self.metric:.5g}"]
+        if widths:
+            parts.append(f"{len(widths)} quantizers at {min(widths)} to {max(widths)} bits")
+        parts += [f"{use.name} at {use.use:.1%}" for use in self.costs]
+        parts += [] if self.run_folder is None else [f"run_folder={str(self.run_folder)!r}"]
+        return f"SearchResult({', '.join(parts)})"
 
     @property
     def seconds(self) -> float:

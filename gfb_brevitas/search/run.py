@@ -48,6 +48,7 @@ from gfb_brevitas.search.history import (
     RoundRecord,
     StepRecord,
 )
+from gfb_brevitas.search.layer_costs import layer_costs_document
 from gfb_brevitas.search.loading import load_state
 from gfb_brevitas.search.loop_trainer import LoopTrainer
 from gfb_brevitas.search.plan import Unit, planned_units, step_name
@@ -140,6 +141,7 @@ class Run:
         self._start = start
         self._id = uuid4().hex
         self._was_complete = False
+        self._under_way = False
         self._pretrain = pretrain
         self._studies = RunStudies(
             storage,
@@ -160,8 +162,10 @@ class Run:
         self._studies.require_none()
         if self.folder is not None:
             self.folder.clear()
+            self.folder.goes_on()
             self._save()
             self.folder.begin(self._id, configuration, versions, profile_document(self.constraints))
+        self._under_way = True
         self._lead(None)
         self._notify_start(configuration, resumed=False)
 
@@ -178,6 +182,8 @@ class Run:
         self._records = list(self.folder.history(checkpoint.records))
         self._restore(checkpoint)
         self._studies.make_room(self._id, self.completed)
+        self.folder.goes_on()
+        self._under_way = True
         _logger.info("Resumed after %d of %d units.", self.completed, len(self.units))
         self._lead(checkpoint)
         self._notify_start(configuration, resumed=True)
@@ -228,7 +234,18 @@ class Run:
         """Write the results into the folder, if there is one and they are not there already."""
         # Others add figures to a summary; that of a run that was complete already stays as it is.
         if self.folder is not None and not (self._was_complete and self.folder.holds_result):
-            self.folder.finish(allocation, summary, mean_clipping_values(self.model))
+            bits = self.model.space.bits(allocation)
+            self.folder.finish(
+                allocation,
+                summary,
+                mean_clipping_values(self.model),
+                layer_costs_document(self.constraints, bits),
+            )
+
+    def note_failure(self, error: BaseException) -> None:
+        """Keep in the folder, if there is one and the run in it is this one, of what the run ends here."""
+        if self.folder is not None and self._under_way:
+            self.folder.failed(error)
 
     def _calibrate(self, unit: Unit) -> CalibrationRecord:
         began = time.perf_counter()

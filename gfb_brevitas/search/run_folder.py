@@ -10,9 +10,11 @@ Layout::
     unwritten.journal trials that the Optuna storage did not take; an Optuna journal itself
     allocation.json   the final bit allocation
     clipping.json     the learned clipping values per quantizer and width; there when the run has ended
+    layer_costs.json  what each layer takes of the budgets; there when the run has ended
     summary.json      the result in numbers; there when the run has ended
     run.log           the log
     run.lock          held while a process works in the folder
+    status.json       of what the run failed and when, until it goes on
 
 JSON documents and lines end with a checksum; one that is not of its content is an error where it is read.
 """
@@ -34,6 +36,7 @@ from gfb_brevitas.search.generation_log import GenerationLog
 from gfb_brevitas.search.history import History, Record
 from gfb_brevitas.search.json_lines import JsonLinesFile
 from gfb_brevitas.search.run_lock import RunLock, exclusive
+from gfb_brevitas.search.run_status import forget_failure, note_failure
 from gfb_brevitas.search.saving import saving
 from gfb_brevitas.search.unwritten import UnwrittenTrials
 
@@ -50,7 +53,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path = path.absolute()  # the user's code may change the current folder
         self.checkpoints = CheckpointStore(path / "checkpoints")
         self.unwritten = UnwrittenTrials(path / "unwritten.journal")
         self._config = path / "config.json"
@@ -128,8 +131,14 @@ class RunFolder:
         if differences:
             raise CheckpointError(
                 f"The run in {str(self.path)!r} is another one: {differences}. Resume it with the same "
-                "arguments, or use another folder."
+                f"arguments, or use another folder.{self._worth()}"
             )
+
+    def _worth(self) -> str:
+        """What to do with the run that is in the way, if nothing would be lost with it."""
+        if any(record.get("kind") in ("epoch", "step", "generation") for record in self._history.read()):
+            return ""
+        return " Nothing of it was trained or searched yet: if it is of no use, remove the folder."
 
     def require_same_model(self, described: Mapping[str, Any]) -> None:
         """Check that the folder's run is of a model like the one that is described.
@@ -177,6 +186,17 @@ class RunFolder:
         if self._lock is not None:
             self._lock.require_in_place()
 
+    def goes_on(self) -> None:
+        """Forget of what the run failed before."""
+        with saving(self.path):
+            forget_failure(self.path)
+
+    def failed(self, error: BaseException) -> None:
+        """Keep of what the run ends here, if the folder is still there."""
+        with suppress(CheckpointError):
+            self.require_in_place()
+            note_failure(self.path, error)
+
     def append(self, record: Record) -> None:
         """Add a record to the history.
 
@@ -216,12 +236,14 @@ class RunFolder:
         allocation: BitAllocation,
         summary: Mapping[str, Any],
         clipping: Mapping[str, Mapping[int, float]],
+        layer_costs: Mapping[str, Any],
     ) -> None:
         """Write the results."""
         document = {"format": f"{FORMAT}.summary", "version": VERSION, **summary}
         with saving(self.path):
             allocation.save(self.path / "allocation.json")
             _write(self.path / "clipping.json", {name: dict(values) for name, values in clipping.items()})
+            _write(self.path / "layer_costs.json", layer_costs)
             _write(self.path / "summary.json", document)
 
 

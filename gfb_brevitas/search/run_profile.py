@@ -9,6 +9,7 @@ import numpy as np
 
 from gfb_brevitas.constraints import Constraints
 from gfb_brevitas.search.history import json_ready
+from gfb_brevitas.search.layer_costs import layer_costs_document
 
 if TYPE_CHECKING:
     from gfb_brevitas.adapters.searchable import SearchableModel
@@ -29,7 +30,9 @@ def profile_document(constraints: Constraints) -> dict[str, Any]:
         low, high, tie = ranges.get(info.name, (info.initial_bits, info.initial_bits, info.tie_group))
         quantizers.append(asdict(info) | {"min_bits": low, "max_bits": high, "tie_group": tie})
     widths = range(min(q["min_bits"] for q in quantizers), max(q["max_bits"] for q in quantizers) + 1)
-    costs = constraints.costs(np.array([space.bits(space.uniform(width)) for width in widths]))
+    uniform = np.array([space.bits(space.uniform(width)) for width in widths])
+    costs = constraints.costs(uniform)
+    layer_costs_document(constraints, uniform[0])  # a cost that does it wrong is found before the run
     budgets = [
         {
             "name": budget.name,

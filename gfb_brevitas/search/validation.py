@@ -52,7 +52,8 @@ class Validation:
         return math.nan
 
     def _negative_loss(self, model: SearchableModel) -> float:
-        return -mean_loss(model, self._loss, one_pass(self._batches, self._seed))
+        with RandomStream(self._seed).active():
+            return -mean_loss(model, self._loss, one_pass(self._batches, self._seed))
 
     def _user_metric(self, metric: Metric, model: SearchableModel) -> float:
         with inference_only(model), RandomStream(self._seed).active():

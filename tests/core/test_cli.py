@@ -311,7 +311,9 @@ def test_show_of_a_run_that_has_not_ended(finished: Path, tmp_path: Path) -> Non
     (folder / "summary.json").unlink()
     result = gfb("show", folder)
     assert result.exit_code == 0
-    assert "has not ended: 2 of 2 rounds, 5 epochs so far" in " ".join(result.stdout.split())
+    text = " ".join(result.stdout.split())
+    assert "was stopped from outside" in text and "its last record is of 20" in text
+    assert "Done so far: 2 of 2 rounds, 5 epochs. Repeating its command lets it go on." in text
     last = json.loads((folder / "history.jsonl").read_text().splitlines()[-1])
     rows = [line.split() for line in result.stdout.splitlines()]
     assert all([name, str(bits)] in rows for name, bits in last["allocation"].items())

@@ -462,3 +462,15 @@ class TestRepair:
         make = lambda: Constraints(space(), [Budget(cost=fast_at(3, 5), limit=4.0)])  # noqa: E731
         rows = [make().repair([7, 2, 6, 8]).tolist() for _ in range(3)]
         assert rows[0] == rows[1] == rows[2]
+
+
+def test_budgets_that_limit_nothing_are_said():
+    budgets = [
+        Budget(cost=WeightSize(), beta=90, uniform_bits=3),
+        Budget(cost=MeanActivationBits(), beta=0.9, uniform_bits=8),
+        Budget(cost=fast_at(2), limit=1000.0),
+    ]
+    (sentence,) = Constraints(space(), budgets).idle()
+    assert sentence.startswith("The budget 'weight_size' limits nothing: 16,560 bits are allowed")
+    assert sentence.endswith("come to 384.")
+    assert Constraints(space(), []).idle() == []

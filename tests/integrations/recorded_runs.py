@@ -12,8 +12,11 @@ import brevitas.nn as qnn
 import torch
 from torch import Tensor, nn
 
+from gfb_brevitas.constraints import Budget
 from gfb_brevitas.costs import BitOperations
 from gfb_brevitas.search.run_folder import add_to_summary
+from gfb_integrations._documents import digest_of
+from gfb_integrations.finn import FinnEstimate, FinnNode, FinnVerification, StageComparison
 from tests.core.search import small_problem as problem
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{x}$y$<b>b</b>%{y}"
@@ -148,7 +151,67 @@ def many(folder: Path) -> None:
     )
 
 
+def on_a_board(folder: Path) -> None:
+    """A run under a board's budgets, with what FINN might have said of it."""
+    budgets = Budget.board("Pynq-Z1", fps=1_000_000, utilisation=0.5)
+    problem.run(problem.searchable(network()), run_folder=folder, budgets=budgets)
+    (folder / "model.qonnx.onnx").write_bytes(b"stands for a model")
+    common: dict[str, Any] = {
+        "versions": {"finn-plus": "1.6.1", "qonnx": "1.0.0"},
+        "model_sha256": digest_of(folder / "model.qonnx.onnx"),
+        "board": "Pynq-Z1",
+    }
+    FinnEstimate(
+        part="xc7z020clg400-1",
+        clock_mhz=100.0,
+        nodes=(_node("Thresholding_rtl", 8, 40.0, 0.0), _node("MVAU_hls", 96, 900.0, 2.0, SIMD=1)),
+        host_nodes=("Transpose_0",),
+        critical_path_cycles=104,
+        folded_by="search",
+        layers={"Thresholding_rtl_0": "in", "MVAU_hls_0": "first"},
+        **common,
+    ).save(folder / "finn_estimate.json")
+    FinnVerification(
+        path="model.qonnx.onnx",
+        samples=16,
+        output_step=0.1,
+        stages=(_exact("qonnx", 0.0), _exact("hardware layers", 6e-8)),
+        compared_with="PyTorch",
+        **common,
+    ).save(folder / "finn_verification.json")
+
+
+def _node(kind: str, cycles: int, lut: float, bram_18k: float, **attributes: int) -> FinnNode:
+    return FinnNode(
+        name=f"{kind}_0",
+        kind=kind,
+        inputs=(),
+        cycles=cycles,
+        lut=lut,
+        bram_18k=bram_18k,
+        uram=0.0,
+        dsp=0.0,
+        attributes={"PE": 1, **attributes},
+        input_types=(),
+        output_types=(),
+        input_shapes=(),
+    )
+
+
+def _exact(stage: str, difference: float) -> StageComparison:
+    return StageComparison(
+        stage=stage,
+        max_abs_diff=difference,
+        max_diff_steps=0,
+        argmax_agreement=1.0,
+        node=None,
+        quantizer=None,
+        differing_values=0,
+        exact=True,
+    )
+
+
 KINDS: dict[str, Callable[[Path], None]] = {
     kind.__name__: kind
-    for kind in (ended, hostile, under_way, without_budgets, given, single, not_finite, many)
+    for kind in (ended, hostile, under_way, without_budgets, given, single, not_finite, many, on_a_board)
 }

@@ -84,7 +84,7 @@ def test_a_run_is_exported_reported_tracked_and_annotated(folder: Path) -> None:
     assert study.best_trial.value == pytest.approx(printed["metric"])
     assert any(Path("artifacts").iterdir())
 
-    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")  # MLflow keeps stores by address
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")  # MLflow remembers stores by their address
     (experiment,) = client.search_experiments(filter_string="name = 'gfb_brevitas'")
     runs = client.search_runs([experiment.experiment_id])
     (search,) = (run for run in runs if run.info.run_name == "run")
@@ -208,7 +208,7 @@ def test_a_step_after_the_search_that_fails_keeps_none_from_happening(
     assert printed["allocation"] and printed["files"] == ["run/report.html"]
     assert f"Export failed: {type(error).__name__}: no disk\n" in result.stderr
     assert ("Traceback" in result.stderr) == isinstance(error, RuntimeError)
-    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")  # MLflow keeps stores by address
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")  # MLflow remembers stores by their address
     (experiment,) = client.search_experiments(filter_string="name = 'gfb_brevitas'")
     assert client.search_logged_models([experiment.experiment_id])
 
@@ -222,7 +222,7 @@ def test_a_report_is_written_later(folder: Path) -> None:
 
 
 def test_every_setting_of_tracking_and_notes_can_be_said() -> None:
-    given_by_the_run = {"storage", "artifact_store"}
+    given_by_the_run = {"storage", "artifact_store", "project"}
     for section, kind, own in (
         (Mlflow, MlflowTracking, {"registered_name"}),
         (Dashboard, DashboardNotes, {"artifacts"}),
@@ -234,7 +234,7 @@ def test_every_setting_of_tracking_and_notes_can_be_said() -> None:
 
 
 def test_tracking_with_settings(folder: Path) -> None:
-    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")  # MLflow keeps stores by address
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")  # MLflow remembers stores by their address
     parent = client.create_run(client.create_experiment("mine"))
     about = {
         "tracking_uri": "sqlite:///mlflow.db",

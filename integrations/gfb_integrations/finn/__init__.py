@@ -16,6 +16,7 @@ from gfb_integrations.finn.findings import CheckReport, Finding, FinnCheckError 
 from gfb_integrations.finn.folding import folding_for  # noqa: E402
 from gfb_integrations.finn.mending import MendedModel, mend  # noqa: E402
 from gfb_integrations.finn.restriction import make_searchable, require_buildable  # noqa: E402
+from gfb_integrations.finn.runs import estimate_run, verify_run  # noqa: E402
 from gfb_integrations.finn.verification import FinnVerification, StageComparison, verify  # noqa: E402
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "StageComparison",
     "check",
     "estimate",
+    "estimate_run",
     "finn_python",
     "folding_for",
     "install_finn",
@@ -39,4 +41,5 @@ __all__ = [
     "mend",
     "require_buildable",
     "verify",
+    "verify_run",
 ]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -14,20 +14,24 @@ from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
-from gfb_brevitas.cli.models import model_and_inputs
+from gfb_brevitas.cli.models import best_with_samples, model_and_inputs
 from gfb_brevitas.configuration.references import call
 from gfb_brevitas.errors import ConfigurationError, GfbError
+from gfb_brevitas.search import RecordedRun
 from gfb_integrations.finn import (
     CheckReport,
     FinnEstimate,
     FinnVerification,
     check,
     estimate,
+    estimate_run,
     install_finn,
     verify,
+    verify_run,
 )
 from gfb_integrations.finn.estimate import FinnNode
 from gfb_integrations.finn.formulas import Price, price
+from gfb_integrations.finn.runs import DEFAULT, ESTIMATE_FILE, FOLDING_FILE, VERIFICATION_FILE, ExportedRun
 from gfb_integrations.finn.samples import read_samples
 
 app = typer.Typer(
@@ -36,13 +40,28 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+SAMPLES = 16
+"""Samples of a run's own data that every stage is executed on."""
 _T = TypeVar("_T")
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL.ONNX", help="QONNX file, exported with one sample.")]
+Model = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL.ONNX|RUN",
+        help="QONNX file, exported with one sample, or the folder of a run with one, which keeps the result.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Board = Annotated[str, typer.Option(help="Name of the board.")]
-Standalone = Annotated[
-    bool, typer.Option("--standalone-thresholds", help="Make activations layers of their own.")
+Board = Annotated[
+    str | None, typer.Option(help=f"Name of the board; by default the run's, or {DEFAULT.board}.")
+]
+_THRESHOLDS = "Make activations layers of their own"
+Standalone = Annotated[bool, typer.Option("--standalone-thresholds", help=f"{_THRESHOLDS}.")]
+AsInRun = Annotated[
+    bool | None,
+    typer.Option(
+        "--standalone-thresholds/--fused-thresholds", help=f"{_THRESHOLDS}; by default as in the run, or not."
+    ),
 ]
 
 
@@ -60,19 +79,30 @@ def install_command(
 @app.command("estimate", no_args_is_help=True)
 def estimate_command(
     model: Model,
-    board: Board = "Pynq-Z1",
+    board: Board = None,
     fps: Annotated[
-        float | None, typer.Option(help="Samples per second that the folding is to reach.")
+        float | None, typer.Option(help="Samples per second that FINN's own folding is to reach.")
     ] = None,
-    clock_mhz: Annotated[float, typer.Option(help="Clock frequency in MHz.")] = 100.0,
-    standalone_thresholds: Standalone = False,
-    folding: Annotated[Path | None, typer.Option(help="FINN's folding file.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder to keep FINN's last graph in.")] = None,
+    clock_mhz: Annotated[
+        float | None,
+        typer.Option(help=f"Clock frequency in MHz; by default the run's, or {DEFAULT.clock_mhz:g}."),
+    ] = None,
+    standalone_thresholds: AsInRun = None,
+    folding: Annotated[
+        Path | None,
+        typer.Option(help="FINN's folding file; by default, for a run, the folding that its search used."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to keep FINN's last graph and its own reports in.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run FINN up to its estimates, without Vivado: resources and cycles of every hardware layer."""
+    """Run FINN up to its estimates, without Vivado: resources and cycles of every hardware layer.
+
+    Of a run, the board, the clock and the folding are those of its search; the report shows what was found.
+    """
     found = _or_exit(
-        lambda: estimate(
+        lambda: (estimate_run if model.is_dir() else _estimate_file)(
             model,
             board=board,
             fps=fps,
@@ -94,18 +124,21 @@ def estimate_command(
         if found.warning:
             Console().print(f"[bold red]WARNING: {escape(found.warning)}[/]", highlight=False, soft_wrap=True)
         Console().print(_estimate_table(found))
+        if model.is_dir():
+            Console().print(_in_words(found, model), highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command("verify", no_args_is_help=True)
 def verify_command(
     model: Model,
     samples: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="SAMPLES.NPZ",
-            help="Arrays `inputs` and, to compare with the model itself, `outputs`; first axis samples.",
+            help="Arrays `inputs` and, to compare with the model itself, `outputs`; first axis samples. A "
+            "run of a configuration file has its own, and its model.",
         ),
-    ],
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option(
@@ -115,19 +148,21 @@ def verify_command(
             "example inputs), to compare with.",
         ),
     ] = None,
-    board: Board = "Pynq-Z1",
-    standalone_thresholds: Standalone = False,
+    board: Board = None,
+    standalone_thresholds: AsInRun = None,
     as_json: AsJson = False,
 ) -> None:
     """Execute the graph after every stage of FINN's flow; ends with 1 where integers differ.
 
     Compared with the outputs in SAMPLES.NPZ or those of --model; without both, with the file.
     """
-    found, expected = _or_exit(lambda: _verify(model, samples, against, board, standalone_thresholds))
+    found = _or_exit(lambda: _verify(model, samples, against, board, standalone_thresholds))
     if as_json:
-        typer.echo(json.dumps({**found.to_dict(), "compared_with": expected}, indent=2))
+        typer.echo(json.dumps(found.to_dict(), indent=2))
     else:
-        Console().print(_verification_table(found, expected))
+        Console().print(_verification_table(found))
+        if model.is_dir():
+            Console().print(_where(model / VERIFICATION_FILE), highlight=False, soft_wrap=True, markup=False)
     if not found.exact:
         raise typer.Exit(1)
 
@@ -167,22 +202,55 @@ def _check_table(report: CheckReport) -> Table:
     return table
 
 
-def _verify(
-    path: Path, samples: Path, factory: str | None, board: str, standalone_thresholds: bool
-) -> tuple[FinnVerification, str]:
-    """The comparison, and with what."""
-    inputs, outputs = read_samples(samples)
-    model = None if factory is None else _model_of(factory)
-    found = verify(
-        path,
-        inputs,
-        model=model,
-        outputs=outputs,
-        board=board,
-        standalone_thresholds=standalone_thresholds,
+def _estimate_file(
+    model: Path,
+    *,
+    board: str | None,
+    clock_mhz: float | None,
+    standalone_thresholds: bool | None,
+    **settings: Any,
+) -> FinnEstimate:
+    return estimate(
+        model,
+        board=DEFAULT.board if board is None else board,
+        clock_mhz=DEFAULT.clock_mhz if clock_mhz is None else clock_mhz,
+        standalone_thresholds=bool(standalone_thresholds),
+        **settings,
     )
-    given = "the file" if outputs is None else "the outputs given"
-    return found, given if model is None else "PyTorch"
+
+
+def _verify(
+    path: Path,
+    samples: Path | None,
+    factory: str | None,
+    board: str | None,
+    standalone_thresholds: bool | None,
+) -> FinnVerification:
+    inputs, outputs, model = _own(path) if samples is None else (*read_samples(samples), None)
+    given: dict[str, Any] = {
+        "model": model if factory is None else _model_of(factory),
+        "outputs": outputs,
+        "board": board,
+        "standalone_thresholds": standalone_thresholds,
+    }
+    if path.is_dir():
+        return verify_run(path, inputs, **given)
+    given["board"] = DEFAULT.board if board is None else board
+    return verify(path, inputs, **given | {"standalone_thresholds": bool(standalone_thresholds)})
+
+
+def _own(folder: Path) -> tuple[Any, None, nn.Module]:
+    """Samples of the data of a run of a configuration file, no outputs, and its model."""
+    needed = "Give samples: gfb finn verify MODEL.ONNX|RUN SAMPLES.NPZ."
+    if not (folder / "run.yaml").is_file():
+        raise ConfigurationError(
+            f"{str(folder)!r} is no run of a configuration file, which would have data of its own. {needed}"
+        )
+    ExportedRun.of(folder)  # before the data is loaded
+    model, samples = best_with_samples(folder)
+    if samples is None:
+        raise ConfigurationError(f"Batches of the run are not pairs of inputs and something else. {needed}")
+    return samples[:SAMPLES], None, model
 
 
 def _model_of(factory: str) -> nn.Module:
@@ -224,6 +292,31 @@ def _estimate_table(found: FinnEstimate) -> Table:
 
 
 _RESOURCES = ("lut", "bram_18k", "uram", "dsp")
+_FOLDED_BY = {
+    "nothing": "Folding: none; every layer has one unit.",
+    "finn": "Folding: FINN's own for the frame rate. The search counts with another, which may take less.",
+    "file": "Folding: that of the file.",
+    "search": f"Folding: that which the search counted with, in {FOLDING_FILE}.",
+}
+
+
+def _in_words(found: FinnEstimate, folder: Path) -> str:
+    """How a run's model was folded, and FINN's numbers beside the search's and its budgets."""
+    lines = [_FOLDED_BY[found.folded_by]]
+    costs = RecordedRun.load(folder).layer_costs
+    for budget in () if costs is None else costs.budgets:
+        theirs = found.cost(budget.name)
+        if theirs is not None:
+            over = ": ABOVE THE BUDGET" if theirs > budget.limit else ""
+            lines.append(
+                f"{budget.name}: FINN {theirs:,.0f}, the search {budget.value:,.0f}, at most "
+                f"{budget.limit:,.0f} {budget.unit}{over}"
+            )
+    return "\n".join([*lines, _where(folder / ESTIMATE_FILE)])
+
+
+def _where(file: Path) -> str:
+    return f"{file}; gfb report {file.parent} shows it"
 
 
 def _price(node: FinnNode, part: str) -> Price | None:
@@ -244,7 +337,8 @@ def _beside(theirs: float, ours: float | None) -> str:
     return f"{theirs:,.0f}" if theirs == ours else f"{theirs:,.0f} ({ours:,.0f})"
 
 
-def _verification_table(found: FinnVerification, expected: str) -> Table:
+def _verification_table(found: FinnVerification) -> Table:
+    expected = found.compared_with
     verdict = f"every stage computes the same as {expected}" if found.exact else f"NOT the same as {expected}"
     table = Table(title=f"{found.samples} samples: {verdict}")
     headings = ("stage", "largest difference", "in steps", "argmax equal", "first node that differs", "flips")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal, get_args
 
-from gfb_brevitas.errors import ConfigurationError, ExportError
+from gfb_brevitas.errors import CheckpointError, ConfigurationError, ExportError
+from gfb_integrations._documents import digest_of, read_document, write_document
 from gfb_integrations.finn.client import FinnProcess, in_process
 from gfb_integrations.finn.folding_files import read_folding_file
 from gfb_integrations.finn.model_files import model_file
@@ -17,6 +18,9 @@ from gfb_integrations.finn.settings import build_settings
 
 _PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 _HARDWARE_PRODUCTS = ("MVAU", "VVAU")
+FoldedBy = Literal["nothing", "finn", "file", "search"]
+"""Who chose the parallelism: nobody, FINN for a frame rate, a folding file, or the search of a run."""
+_KIND = "finn_estimate"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +68,12 @@ class FinnEstimate:
         host_nodes: Names of the nodes that stay outside the FPGA, before and behind these; in no number.
         critical_path_cycles: Latency of one sample through the empty network, in clock cycles.
         versions: Versions of FINN and of what it runs on.
+        standalone_thresholds: Whether activations are layers of their own.
+        folded_by: Who chose the parallelism: ``"nothing"``, ``"finn"`` (for a frame rate), ``"file"`` (a
+            folding file) or ``"search"`` (the run's, see :func:`~gfb_integrations.finn.estimate_run`).
+        model_sha256: Digest of the QONNX file.
+        layers: Where it is known, the layer of the model that each hardware layer comes from, by the latter's
+            name.
     """
 
     board: str
@@ -73,6 +83,10 @@ class FinnEstimate:
     host_nodes: tuple[str, ...]
     critical_path_cycles: int
     versions: Mapping[str, str]
+    standalone_thresholds: bool = False
+    folded_by: FoldedBy = "nothing"
+    model_sha256: str = ""
+    layers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def host_products(self) -> tuple[str, ...]:
@@ -99,6 +113,17 @@ class FinnEstimate:
         """Sum of ``"lut"``, ``"bram_18k"``, ``"uram"`` or ``"dsp"`` over the layers."""
         return float(sum(getattr(node, resource) for node in self.nodes))
 
+    def cost(self, budget: str) -> float | None:
+        """What a budget on hardware, by its name, comes to in the estimate; ``None`` for others.
+
+        Example:
+            >>> found.cost("lut"), found.cost("cycles"), found.cost("weight_size")  # doctest: +SKIP
+            (7867.0, 3008.0, None)
+        """
+        if budget in ("lut", "bram_18k", "uram", "dsp"):
+            return self.total(budget)
+        return {"cycles": float(self.max_cycles), "latency": self.latency_us}.get(budget)
+
     def folding(self) -> dict[str, dict[str, Any]]:
         """The parallelisation of every layer, in the form of FINN's folding files."""
         keys = ("PE", "SIMD", "parallel_window", "ram_style", "resType", "mem_mode")
@@ -110,6 +135,8 @@ class FinnEstimate:
             "board": self.board,
             "part": self.part,
             "clock_mhz": self.clock_mhz,
+            "standalone_thresholds": self.standalone_thresholds,
+            "folded_by": self.folded_by,
             "fps": self.fps,
             "latency_us": self.latency_us,
             **{name: self.total(name) for name in ("lut", "bram_18k", "uram", "dsp")},
@@ -124,6 +151,31 @@ class FinnEstimate:
             "host_products": list(self.host_products),
             "versions": dict(self.versions),
         }
+
+    def save(self, path: str | Path) -> None:
+        """Write the estimate to a JSON file with a checksum, whole or not at all.
+
+        Raises:
+            CheckpointError: If it cannot be written.
+        """
+        write_document(Path(path), _KIND, asdict(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> FinnEstimate:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: Naming the file, if it cannot be read, is damaged or holds something else.
+        """
+        document = read_document(Path(path), _KIND)
+        try:
+            document["nodes"] = tuple(_node(entry) for entry in document["nodes"])
+            document["host_nodes"] = tuple(document["host_nodes"])
+            if document["folded_by"] not in get_args(FoldedBy):
+                raise ValueError(f"nothing is folded by {document['folded_by']!r}")
+            return cls(**{item.name: document[item.name] for item in fields(cls)})
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{str(path)!r} is damaged: it is no estimate ({error}).") from error
 
     def __str__(self) -> str:
         lines = [f"WARNING: {self.warning}"] if self.warning else []
@@ -182,7 +234,8 @@ def estimate(
         clock_mhz: Clock frequency.
         standalone_thresholds: Whether activations become layers of their own, which lets products use DSPs.
         folding_file: FINN's folding file, instead of or on top of ``fps``.
-        output: Folder for the graph that FINN arrives at, ``model.onnx``; by default it is not kept.
+        output: Folder for the graph that FINN arrives at, ``model.onnx``, and for FINN's own reports
+            (``report/*.json``); by default they are not kept.
         process: A process to use; by default one is started for this call.
         timeout_s: Longest time for FINN, in seconds.
 
@@ -213,6 +266,7 @@ def estimate(
             model=str(source),
             output=temporary if kept is None else str(kept),
             settings=settings,
+            reports=kept is not None,
             timeout_s=timeout_s,
         )
         named.require_in(result["nodes"])
@@ -224,6 +278,9 @@ def estimate(
             host_nodes=tuple(result["host_nodes"]),
             critical_path_cycles=result["critical_path_cycles"],
             versions=used.versions,
+            standalone_thresholds=settings["standalone_thresholds"],
+            folded_by="file" if folding_file is not None else "nothing" if fps is None else "finn",
+            model_sha256=digest_of(source),
         )
     if found.host_products and not any(node.kind.startswith(_HARDWARE_PRODUCTS) for node in found.nodes):
         raise ExportError(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
-import numpy as np
-
-from gfb_brevitas.dataflow import Accelerator, HardwareGraph, PopulationCost
+from gfb_brevitas.dataflow import Accelerator, FoldedLayer, folded_layers
 from gfb_brevitas.errors import ConfigurationError
-from gfb_brevitas.hardware.sliding_window import SlidingWindow
 from gfb_brevitas.space import Bits
 from gfb_integrations.finn.estimate import FinnEstimate, FinnNode
 
@@ -37,49 +35,54 @@ def folding_for(accelerator: Accelerator, bits: Bits, estimate: FinnEstimate) ->
     Raises:
         ConfigurationError: If the estimate is of another network.
     """
-    cost = accelerator.cost(np.asarray(bits)[None])
+    return folding_of(folded_layers(accelerator, bits), estimate)
+
+
+def folding_of(layers: Sequence[FoldedLayer], estimate: FinnEstimate) -> Folding:
+    """The folding of hardware layers under FINN's names of the nodes.
+
+    Args:
+        layers: The layers with their folding, as a run's folder holds them.
+        estimate: FINN's estimate of the model, for the names; with the same ``standalone_thresholds``.
+
+    Raises:
+        ConfigurationError: If the estimate is of another network.
+    """
     found: Folding = {"Defaults": {}}
-    for position, node in enumerate(corresponding_nodes(accelerator.graph, estimate.nodes)):
-        found[node.name] = {
-            name: value
-            for name, value in _attributes(accelerator.graph, cost, position)
-            if name in node.attributes
-        }
+    for layer, node in zip(layers, corresponding_nodes(layers, estimate.nodes), strict=True):
+        folding = {"PE": layer.pe, "SIMD": layer.simd}
+        if layer.parallel_window is not None:
+            folding["parallel_window"] = int(layer.parallel_window)
+        found[node.name] = {name: value for name, value in folding.items() if name in node.attributes}
     return found
 
 
-def corresponding_nodes(graph: HardwareGraph, nodes: Sequence[FinnNode]) -> list[FinnNode]:
-    """FINN's node for every layer of a graph: both are followed from their outputs to their inputs.
+def corresponding_nodes(layers: Sequence[FoldedLayer], nodes: Sequence[FinnNode]) -> list[FinnNode]:
+    """FINN's node for every layer of a network: both are followed from their outputs to their inputs.
 
     Raises:
         ConfigurationError: If they are not the same network.
     """
     by_name = {node.name: node for node in nodes}
     read = {name for node in nodes for name in node.inputs}
+    consumed = set(chain.from_iterable(layer.inputs for layer in layers))
     ends = [node for node in nodes if node.name not in read]
-    waiting = list(zip([i for i in range(len(graph)) if i not in graph.consumed], ends, strict=False))
+    waiting = list(zip([i for i in range(len(layers)) if i not in consumed], ends, strict=False))
     found: dict[int, FinnNode] = {}
     while waiting:
         position, node = waiting.pop()
         found[position] = node
-        inputs = graph.layers[position].inputs
-        if not node.kind.startswith(graph.layers[position].node.kind) or len(inputs) != len(node.inputs):
+        inputs = layers[position].inputs
+        if not node.kind.startswith(layers[position].kind) or len(inputs) != len(node.inputs):
             break
         waiting += [(i, by_name[name]) for i, name in zip(inputs, node.inputs, strict=True)]
-    if len(found) != len(graph) or len({node.name for node in found.values()}) != len(nodes):
+    if len(found) != len(layers) or len({node.name for node in found.values()}) != len(nodes):
         raise ConfigurationError(
             f"The estimate is not of this network: FINN has {_counts(nodes)}, and the network has "
-            f"{len(graph)} hardware layers. Estimate the model that was exported from it, with the same "
+            f"{len(layers)} hardware layers. Estimate the model that was exported from it, with the same "
             "`standalone_thresholds`."
         )
-    return [found[position] for position in range(len(graph))]
-
-
-def _attributes(graph: HardwareGraph, cost: PopulationCost, position: int) -> list[tuple[str, int]]:
-    found = [("PE", int(cost.pe[0, position])), ("SIMD", int(cost.simd[0, position]))]
-    if isinstance(graph.layers[position].node, SlidingWindow):
-        found.append(("parallel_window", int(cost.parallel_window[0, position])))
-    return found
+    return [found[position] for position in range(len(layers))]
 
 
 def _counts(nodes: Sequence[FinnNode]) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gfb_brevitas.errors import ConfigurationError, ExportError
+from gfb_brevitas.errors import CheckpointError, ConfigurationError, ExportError
+from gfb_integrations._documents import digest_of, read_document, write_document
 from gfb_integrations.finn.client import FinnProcess, in_process
 from gfb_integrations.finn.model_files import model_file
 from gfb_integrations.finn.samples import outputs_of, samples_of
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _FLOAT_ROUNDING = 1e-5
 """Largest difference that is float32 rounding, relative to the largest output."""
+_KIND = "finn_verification"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +65,22 @@ class FinnVerification:
         samples: Samples that were run.
         output_step: Smallest step between values of the output; ``None`` where it has none.
         stages: The comparison after every stage that FINN can execute.
+        compared_with: ``"PyTorch"``, ``"the outputs given"`` or ``"the file"`` itself.
+        board: Board of the build.
+        standalone_thresholds: Whether activations are layers of their own.
+        model_sha256: Digest of the QONNX file.
+        versions: Versions of FINN and of what it runs on.
     """
 
     path: str
     samples: int
     output_step: float | None
     stages: tuple[StageComparison, ...]
+    compared_with: str = "the file"
+    board: str = ""
+    standalone_thresholds: bool = False
+    model_sha256: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def exact(self) -> bool:
@@ -83,6 +95,28 @@ class FinnVerification:
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain data."""
         return asdict(self) | {"exact": self.exact}
+
+    def save(self, path: str | Path) -> None:
+        """Write the comparison to a JSON file with a checksum, whole or not at all.
+
+        Raises:
+            CheckpointError: If it cannot be written.
+        """
+        write_document(Path(path), _KIND, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> FinnVerification:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: Naming the file, if it cannot be read, is damaged or holds something else.
+        """
+        document = read_document(Path(path), _KIND)
+        try:
+            document["stages"] = tuple(StageComparison(**stage) for stage in document["stages"])
+            return cls(**{item.name: document[item.name] for item in fields(cls)})
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{str(path)!r} is damaged: it is no verification ({error}).") from error
 
     def __str__(self) -> str:
         verdict = "every stage computes the same" if self.exact else "NOT the same"
@@ -151,7 +185,16 @@ def verify(
             settings=settings,
             timeout_s=timeout_s,
         )
-    return _verification(file.path, inputs, model, result)
+        versions = used.versions
+    given = "the file" if outputs is None else "the outputs given"
+    return replace(
+        _verification(file.path, inputs, model, result),
+        compared_with=given if model is None else "PyTorch",
+        board=settings["board"],
+        standalone_thresholds=settings["standalone_thresholds"],
+        model_sha256=digest_of(file.path),
+        versions=versions,
+    )
 
 
 def _expected(

@@ -172,7 +172,7 @@ class Delivery:
             self._do(event)
         except Exception as error:
             if _is_refusal(error):
-                self._require_runs(error)
+                self._require_runs(event, error)
                 _logger.error("MLflow refuses %s: %s", event.get("id") or event["kind"], first_line(error))
             elif event["kind"] in ("file", "text", "model"):
                 # They keep nothing waiting: where artifacts go may be away while metrics are taken.
@@ -198,12 +198,24 @@ class Delivery:
 
             log_onnx(self._client, self._uri, self.state.experiment, self._run(event), self.folder, event)
 
-    def _require_runs(self, error: Exception) -> None:
-        """Not a refusal if everything has gone: the next attempt begins anew."""
+    def _require_runs(self, event: Event, error: Exception) -> None:
+        """Not a refusal if somebody deleted what the event belongs to.
+
+        What was restored then gets it. If everything has gone, the next attempt begins anew.
+        """
         first = next(iter(self.state.runs.values()), None)
         missing = getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST"
         if missing and first is not None and not self._exists(first):
             raise RuntimeError("the runs are not there any more") from error
+        run_id = self.state.runs.get(event["run"])
+        if run_id is not None and self._exists(run_id):
+            info = self._client.get_run(run_id).info
+            if info.lifecycle_stage == "deleted":
+                raise RuntimeError(f"the run {info.run_name!r} was deleted; restore it") from error
+        elif run_id is None and self.state.experiment is not None:
+            experiment = self._client.get_experiment(self.state.experiment)
+            if experiment.lifecycle_stage == "deleted":
+                raise RuntimeError(f"the experiment {experiment.name!r} was deleted; restore it") from error
 
     def _run(self, event: Event) -> str:
         """Id of an event's run; where the line that was to make it is damaged, it is made without."""
@@ -229,6 +241,8 @@ class Delivery:
         tags = {**event.get("tags", {}), KEY_TAG: f"{event['unique']}/{event['run']}"}
         if parent_id is not None and (parent or self._exists(parent_id)):
             tags["mlflow.parentRunId"] = parent_id
+        elif parent_id is not None:
+            _logger.warning("There is no run %r to nest the search's run under.", parent_id)
         found = self._found(experiment, tags[KEY_TAG]) if self._in_doubt else None
         if found is None:
             run = self._client.create_run(

@@ -31,9 +31,14 @@ def git_state(folder: Path | None = None) -> dict[str, str]:
 
 
 def project_folder() -> Path:
-    """Folder of the running script, or the current one."""
+    """Folder of the running script; the current one in a notebook, and for installed programs such as gfb."""
     script = getattr(sys.modules.get("__main__"), "__file__", None)
-    return Path(script).resolve().parent if script else Path.cwd()
+    if not script:
+        return Path.cwd()
+    # Not resolved: the programs of an environment may be links.
+    place = Path(script).absolute()
+    installed = any(place.is_relative_to(prefix) for prefix in {sys.prefix, sys.base_prefix})
+    return Path.cwd() if installed else place.resolve().parent
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from gfb_integrations.mlflow.spool import Event
@@ -31,12 +33,13 @@ def log_onnx(
         event: Names the model's folder in the spool, its name, and the name to register it under.
     """
     import mlflow
+    from mlflow.entities import LoggedModelStatus
 
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment(experiment_id=experiment)
     query = f"tags.`{MODEL_TAG}` = '{_key(event)}'"
     found = client.search_logged_models([experiment or ""], filter_string=query, max_results=1)
-    ready = [model for model in found if str(model.status) == "READY"]
+    ready = [model for model in found if model.status == LoggedModelStatus.READY]
     model_id = ready[0].model_id if ready else _logged(run_id, folder / event["path"], event)
     if event.get("registered_name"):
         _register(client, f"models:/{model_id}", run_id, event)
@@ -81,10 +84,10 @@ def _register(client: MlflowClient, source: str, run_id: str, event: Event) -> N
     import mlflow
 
     name = event["registered_name"]
-    registered = client.search_model_versions(f"name = '{name}'")
-    if any(version.source == source or version.run_id == run_id for version in registered):
-        return
-    mlflow.register_model(source, name, await_registration_for=None)
+    # By the run, not by the name: a name may hold what a filter cannot.
+    of_run = client.search_model_versions(f"run_id = '{run_id}'")
+    if not any(version.name == name and version.source == source for version in of_run):
+        mlflow.register_model(source, name, await_registration_for=None)
 
 
 def save_for_mlflow(model: Any, example: Any, folder: Path) -> None:
@@ -111,6 +114,31 @@ def save_for_mlflow(model: Any, example: Any, folder: Path) -> None:
     np.savez(folder / "example.npz", **arrays)
     signature = {"inputs": _tensors(arrays), "outputs": _tensors(results)}
     (folder / "signature.json").write_text(json.dumps(signature), encoding="utf-8")
+
+
+def saved_once(model: Any, example: Any, folder: Path, name: str) -> Path:
+    """Write a model as :func:`save_for_mlflow` does, into a folder named after what it holds.
+
+    Args:
+        model: A plain Brevitas model.
+        example: An input, samples first; a tuple when the model takes several.
+        folder: Where the folder is made.
+        name: First part of its name.
+
+    Returns:
+        The folder: that of before, if the same model was written there.
+
+    Raises:
+        ExportError: If ONNX's operators cannot carry the model; it says why.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".") as temporary:
+        made = Path(temporary) / name
+        save_for_mlflow(model, example, made)
+        place = folder / f"{name}-{sha256((made / 'model.onnx').read_bytes()).hexdigest()[:12]}"
+        if not place.exists():
+            made.rename(place)
+    return place
 
 
 def _output_names(path: Path) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -61,6 +60,8 @@ class Session:
         self.id, self.ended, self.closed = uuid4().hex, False, False
         self._run_id = run_id or self.id
         self._failed = False
+        self._run_ids: Mapping[str, str] = {}
+        self._pid = os.getpid()
         mission = Mission(
             folder=str(self.folder), session=self.id, uri=uri, parent=None, system_metrics=system_metrics
         )
@@ -78,10 +79,13 @@ class Session:
     @property
     def run_ids(self) -> Mapping[str, str]:
         """Ids of the MLflow runs that there are so far: ``"search"``, ``"round-01"`` and so on."""
-        return Delivered.load(self.folder).runs
+        self._run_ids = Delivered.load(self.folder).runs or self._run_ids
+        return self._run_ids
 
     def add(self, event: Event) -> None:
-        """Write an event down, unless it was already."""
+        """Write an event down, unless it was already; nothing in a process that was forked."""
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             if event["kind"] in ("run", "model"):
                 event = {**event, "unique": self._run_id}  # by which it is found where it was made already
@@ -119,13 +123,13 @@ class Session:
 
     def close(self, timeout_s: float = 15.0) -> bool:
         """Deliver what is left, for so many seconds at most; whether nothing is left."""
+        if os.getpid() != self._pid:
+            return False
         if self.closed:
             return is_delivered(self.folder) if self.folder.exists() else True
         self.closed = True
         if not self.ended:
-            self.end(
-                "KILLED" if isinstance(getattr(sys, "last_value", None), KeyboardInterrupt) else "FAILED"
-            )
+            self.end("FAILED")
         self._courier.close(timeout_s)
         if not is_delivered(self.folder):
             _logger.warning(
@@ -134,6 +138,7 @@ class Session:
             )
             return False
         if self._temporary:
+            self._run_ids = self.run_ids
             shutil.rmtree(self.folder, ignore_errors=True)
         return True
 

@@ -19,6 +19,7 @@ import json
 import os
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,8 @@ class EventFile:
             with self.path.open("ab") as stream:
                 stream.write(b"".join(self._unwritten))
         except OSError:
-            os.truncate(self.path, size)
+            with suppress(OSError):  # it may not be there; the reason is the other error
+                os.truncate(self.path, size)
             raise
         self._unwritten.clear()
 

@@ -35,7 +35,7 @@ from gfb_integrations.mlflow.events import (
     text,
 )
 from gfb_integrations.mlflow.git_state import git_state
-from gfb_integrations.mlflow.models import save_for_mlflow
+from gfb_integrations.mlflow.models import saved_once
 from gfb_integrations.mlflow.session import Session
 from gfb_integrations.mlflow.spool import EXPERIMENT, MODELS, SEARCH, absolute
 
@@ -49,12 +49,16 @@ FILES_AT_END = (
     "profile.json",
     "allocation.json",
     "clipping.json",
+    "layer_costs.json",
     "summary.json",
     "history.jsonl",
     "run.log",
 )
 """Files of the run folder that are logged when the run ends."""
-FILES_AFTERWARDS = ("report.html", "*.onnx", "*.png", "*.svg", "plots/*")
+FILES_AFTERWARDS = (
+    *("report.html", "*.onnx", "*.png", "*.svg", "plots/*"),
+    *("finn_estimate.json", "finn_verification.json", "folding.json"),
+)
 """Files of the run folder that are logged when the tracking is closed."""
 _MOST_OF_TAG, _MOST_OF_NAME = 5000, 500  # characters, what every MLflow store takes
 _PACKAGES = ("gfb-brevitas", "torch", "brevitas", "optuna", "numpy", "mlflow")
@@ -106,6 +110,8 @@ class MlflowTracking(Callback):
         log_artifacts: Whether files of the run folder are logged.
         system_metrics: Whether the machine's load is logged.
         timeout_s: Seconds that closing waits for the server.
+        project: A folder of your code, whose commit and state in git are logged; by default that of the
+            running script.
 
     Raises:
         ConfigurationError: If the experiment's name or ``timeout_s`` is outside its rule.
@@ -122,6 +128,7 @@ class MlflowTracking(Callback):
         log_artifacts: bool = True,
         system_metrics: bool = True,
         timeout_s: float = 15.0,
+        project: str | os.PathLike[str] | None = None,
     ) -> None:
         if not (isinstance(experiment, str) and experiment.strip() and len(experiment) <= _MOST_OF_NAME):
             raise ConfigurationError(
@@ -136,6 +143,7 @@ class MlflowTracking(Callback):
         }
         self._log_artifacts, self._system_metrics = log_artifacts, system_metrics
         self._timeout_s = timeout_s
+        self._project = None if project is None else Path(project)
         self._session: Session | None = None
         self._run_folder: Path | None = None
         self._record_events = RecordEvents()
@@ -169,8 +177,8 @@ class MlflowTracking(Callback):
             system_metrics=self._system_metrics,
         )
         self._session = session
-        atexit.register(self.close)  # also where nobody else does
-        git = git_state()
+        atexit.register(self._close_at_exit)  # where nobody else does
+        git = git_state(self._project)
         session.add(self._run_event(record, session, git))
         session.add(parameters(SEARCH, flat_parameters(record.configuration), identity="params"))
         state = {f"git.{name}": value for name, value in git.items()}
@@ -253,26 +261,31 @@ class MlflowTracking(Callback):
             Whether ONNX could carry the model.
 
         Raises:
-            ConfigurationError: If no search was started.
+            ConfigurationError: If no search was started, or a name is none that MLflow takes.
             MissingExtraError: If ONNX or ONNX Runtime is not installed.
         """
         session = self._started()
-        relative = Path(MODELS) / f"{name}-{session.number}"
+        if "/" in name or (registered_name and set(registered_name) & set(":/'")):
+            raise ConfigurationError(
+                "The name of a model holds no '/', and the name that it is registered under no ':', '/' or "
+                f'"\'"; got {name!r} and {registered_name!r}.'
+            )
         try:
-            save_for_mlflow(result.model, example, session.folder / relative)
+            place = saved_once(result.model, example, session.folder / MODELS, name)
         except ExportError as error:
             _logger.warning("MLflow gets no model: %s", error)
             reason = {"gfb_brevitas.model": f"not logged: {str(error).splitlines()[-1]}"[:500]}
-            session.add({"kind": "tags", "run": SEARCH, "values": reason, "id": f"model/{relative}"})
+            session.add({"kind": "tags", "run": SEARCH, "values": reason, "id": f"model/{name}/none"})
             return False
+        relative = place.relative_to(session.folder).as_posix()
         session.add(
             {
                 "kind": "model",
                 "run": SEARCH,
-                "path": str(relative),
+                "path": relative,
                 "name": name,
                 "registered_name": registered_name,
-                "id": f"model/{relative}",
+                "id": f"model/{relative}/{registered_name or ''}",
             }
         )
         return True
@@ -286,7 +299,7 @@ class MlflowTracking(Callback):
         Returns:
             Whether all was delivered. What was not stays on disk, see ``gfb mlflow deliver``.
         """
-        atexit.unregister(self.close)
+        atexit.unregister(self._close_at_exit)
         if self._session is None:
             return True
         if not self._session.closed:
@@ -302,7 +315,10 @@ class MlflowTracking(Callback):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close("KILLED" if kind is not None and issubclass(kind, KeyboardInterrupt) else None)
+        self.close(_status_after(error))
+
+    def _close_at_exit(self) -> None:
+        self.close(_status_after(getattr(sys, "last_value", None)))
 
     def _tell(self, record: Record) -> None:
         if self._session is not None:
@@ -343,6 +359,10 @@ class MlflowTracking(Callback):
         if self._session.closed:
             raise ConfigurationError("The tracking is closed. Log before close(), or inside the with block.")
         return self._session
+
+
+def _status_after(error: BaseException | None) -> str:
+    return "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
 
 
 def _active_run_id(uri: str) -> str | None:

@@ -17,6 +17,8 @@ from gfb_brevitas.search import (
     EndRecord,
     EpochRecord,
     History,
+    RecordedLayerCost,
+    RecordedRun,
     RoundRecord,
     StartRecord,
     StepRecord,
@@ -34,7 +36,7 @@ from gfb_integrations.optuna_dashboard.text import latest_allocation, round_text
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
 
-FILES = ("allocation.json", "summary.json", "report.html", "*.onnx")
+FILES = ("allocation.json", "summary.json", "report.html", "*.onnx", "finn_*.json")
 """Files of the run folder that become artifacts of the search's study."""
 
 _logger = logging.getLogger("gfb_brevitas.optuna_dashboard")
@@ -44,7 +46,7 @@ class DashboardNotes(Callback):
     """Attaches to the studies of a search what optuna-dashboard can show with them.
 
     - pictures: bits per layer, bits by round, and loss over each cost of all candidates, after every
-      gradient-free step and round;
+      gradient-free step and round; at the end of a run with a folder, what each layer takes of the budgets;
     - notes: on the search, on every round and on every gradient-free step; what people write into a note
       stays;
     - files, if there is an artifact store: the allocation, the summary and, once they exist, the report and
@@ -207,10 +209,21 @@ class DashboardNotes(Callback):
             for j, cost in enumerate(history.steps[-1].costs):
                 figure = figures.front(list(self._candidates.values()), j, cost)
                 attach_figure(study, figure, f"front-{cost['name']}")
+        costs = self._layer_costs()
+        if costs:
+            attach_figure(study, figures.layer_costs(costs), "layer-costs")
         attach_note(study, search_text(self._name, history, self._configuration))
         for record in history.rounds:
             if record.round not in self._noted_rounds:
                 self._attach_to_round(study, record)
+
+    def _layer_costs(self) -> tuple[RecordedLayerCost, ...]:
+        """What each layer takes of the budgets, once the run has ended."""
+        folder = self._run_folder
+        if folder is None or not (folder / "summary.json").exists():
+            return ()
+        costs = RecordedRun.load(folder).layer_costs
+        return () if costs is None else costs.budgets
 
     def _attach_to_round(self, study: optuna.Study, record: RoundRecord) -> None:
         for trial in study.get_trials(deepcopy=False):

@@ -15,12 +15,14 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from gfb_brevitas.search import RecordedLayerCost
 from gfb_integrations.optuna_dashboard.candidates import StepCandidates
 from gfb_integrations.plots.colours import HATCH_OF_KIND, OF_KIND
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LINES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+_HATCHES = ("", "/", "x", ".", "-", "|")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 _MOST_LABELS = 40
 _MOST_CANDIDATES = 1200
@@ -78,6 +80,33 @@ def bits_per_round(allocations: Mapping[int, Mapping[str, int]]) -> go.Figure:
     )
     figure.update_layout(
         **_layout("Bits by round"), xaxis=_quantizer_axis(names), yaxis={"autorange": "reversed"}
+    )
+    return figure
+
+
+def layer_costs(budgets: Sequence[RecordedLayerCost]) -> go.Figure:
+    """What each layer takes, in percent of every budget.
+
+    Args:
+        budgets: The budgets, with what each layer takes.
+    """
+    figure = go.Figure()
+    names = list(dict.fromkeys(layer for budget in budgets for layer in budget.layers))
+    for k, budget in enumerate(budget for budget in budgets if budget.limit > 0):
+        layers = list(budget.layers)
+        unit = html.escape(budget.unit)
+        figure.add_bar(
+            x=layers,
+            y=_rounded(100 * np.array(list(budget.layers.values())) / budget.limit),
+            customdata=[_short(value) for value in budget.layers.values()],
+            name=html.escape(budget.name),
+            marker={"color": _COLOURS[k % len(_COLOURS)], "pattern": {"shape": _HATCHES[k % len(_HATCHES)]}},
+            hovertemplate="%{x}: %{customdata} " + unit + ", %{y}% of the budget<extra></extra>",
+        )
+    figure.update_layout(
+        **_layout("Budgets, layer by layer", "what each layer takes, in percent of the budget"),
+        xaxis=_quantizer_axis(names),
+        yaxis={"title": "% of the budget", "rangemode": "tozero"},
     )
     return figure
 
@@ -152,6 +181,7 @@ def _quantizer_axis(names: Sequence[str]) -> dict[str, Any]:
     few = len(names) <= _MOST_LABELS
     # The order is that of the names, not that in which kinds are drawn.
     return {
+        "type": "category",  # names may be numbers
         "categoryorder": "array",
         "categoryarray": list(names),
         "showticklabels": few,

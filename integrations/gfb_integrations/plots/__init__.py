@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gfb_integrations.plots._convergence import convergence
     from gfb_integrations.plots._costs_per_layer import costs_per_layer
     from gfb_integrations.plots._front import front
+    from gfb_integrations.plots._resources_per_layer import resources_per_layer
     from gfb_integrations.plots._sensitivity import sensitivity
     from gfb_integrations.plots._training_curves import training_curves
 
@@ -32,6 +33,7 @@ __all__ = [
     "convergence",
     "costs_per_layer",
     "front",
+    "resources_per_layer",
     "sensitivity",
     "training_curves",
 ]

@@ -54,6 +54,9 @@ def comparison_chart(run: RecordedRun) -> Chart:
 
 def charts(run: RecordedRun) -> Iterator[Chart]:
     """All other charts, in the order of the page."""
+    if data.ResourcesPerLayer(run=run).missing is None:
+        title = "Budgets, layer by layer"
+        yield _chart(run, "resources", title, data.ResourcesPerLayer, plots.resources_per_layer)
     for key, title, kind, drawn_by in _CHARTS:
         yield _chart(run, key, title, kind, getattr(plots, drawn_by))
 

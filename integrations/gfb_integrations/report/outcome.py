@@ -82,11 +82,13 @@ def best_metric(run: RecordedRun) -> float:
 def progress_in_words(run: RecordedRun) -> str:
     """How far a run is that has not ended."""
     rounds = run.configuration.get("search", {}).get("rounds", 0)
+    way_on = "" if run.status.state == "running" else " Repeating its command lets it go on."
     return (
-        f"This run has not ended: {len(run.history.rounds)} of {counted(int(rounds), 'round')}, "
+        f"This run {run.status.in_words().rstrip('.')}. Done: "
+        f"{len(run.history.rounds)} of {counted(int(rounds), 'round')}, "
         f"{len(run.history.epochs):,} of {counted(planned_epochs(run), 'epoch')} and "
-        f"{counted(len(run.history.steps), 'gradient-free step')} so far. It is under way or was "
-        "stopped; this page shows what its folder held when the page was written."
+        f"{counted(len(run.history.steps), 'gradient-free step')} so far."
+        f"{way_on} This page shows what its folder held when the page was written."
     )
 
 
@@ -120,17 +122,29 @@ def _against_uniform(run: RecordedRun) -> Iterator[str]:
     searched = next((model for model in models if model.searched), None)
     if searched is None:
         return
+    measured = _measured(run)
     for other in models:
         if not other.searched:
-            points = 100 * (searched.accuracy - other.accuracy)
+            difference = searched.accuracy - other.accuracy
             size = (
                 searched.weight_kilobytes / other.weight_kilobytes - 1 if other.weight_kilobytes else math.nan
             )
-            side = "above" if points >= 0 else "below"
+            side = "above" if difference >= 0 else "below"
+            much = f"{abs(difference):.3g}"
+            if measured.endswith("accuracy"):
+                much = f"{100 * abs(difference):.2f} points"
             yield (
-                f"Test accuracy is {abs(points):.2f} points {side} {other.name} "
+                f"{measured.capitalize()} is {much} {side} {other.name} "
                 f"with {abs(size):.0%} {'fewer' if size < 0 else 'more'} weight bits."
             )
+
+
+def _measured(run: RecordedRun) -> str:
+    """What the rows of the comparison are compared by."""
+    rows = (run.summary or {}).get("comparison")
+    first = rows[0] if isinstance(rows, list) and rows else {}
+    found = first.get("measured") if isinstance(first, Mapping) else None
+    return found if isinstance(found, str) else "test accuracy"
 
 
 def key_figures(run: RecordedRun) -> Iterator[Figure]:

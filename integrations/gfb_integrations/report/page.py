@@ -19,6 +19,7 @@ from gfb_integrations.plots.data.table import cell_text
 from gfb_integrations.report import asked, outcome, proof
 from gfb_integrations.report.charts import charts, comparison_chart
 from gfb_integrations.report.files import linked_files
+from gfb_integrations.report.finn import finn_sections
 
 
 def rendered(run: RecordedRun, folder_of_page: Path) -> str:
@@ -52,6 +53,7 @@ def rendered(run: RecordedRun, folder_of_page: Path) -> str:
             charts=list(charts(run)),
             verification=proof.verification_table(run),
             proven=proof.proven(run),
+            finn=list(finn_sections(run)),
             files=list(linked_files(run, folder_of_page)),
             plotly=compressed_plotly(),
             style=Markup(_asset("page.css")),

@@ -376,21 +376,130 @@ def test_user_s_code_that_ends_the_program_is_a_failure(folder: Path, setting: s
     assert "sys.exit" in result.output
 
 
-def test_an_error_in_the_user_s_code_is_shown_from_there_on(folder: Path) -> None:
-    failing = (
-        "\ncalls = 0\ndef broken(model):\n    global calls\n    calls += 1\n    return {1: 1.0}[calls]\n"
-    )
-    (folder / "configured_network.py").write_text(NETWORK + failing)
-    result = command("run", "search.yaml", "metric=configured_network:broken", "-q")
-    assert (result.exit_code, result.stdout) == (1, "")
-    lines = result.stderr.splitlines()
-    assert lines[0] == "Traceback (most recent call last):" and "configured_network.py" in lines[1]
-    assert len([line for line in lines if "File " in line]) == 1
-    assert lines[-2] == "KeyError: 2"
-    assert lines[-1].startswith("The run has not ended: the code above failed. run keeps what was done; ")
-
-
 def test_data_that_is_none(folder: Path) -> None:
     (folder / "configured_network.py").write_text(NETWORK + "\ndef forgot():\n    pass\n")
     result = command("run", "search.yaml", "train_batches=configured_network:forgot")
     assert_one_line(result, "'configured_network:forgot' returns None")
+
+
+RAISING = """
+calls = 0
+
+def third_time():
+    global calls
+    calls += 1
+    if calls > 8:
+        raise RuntimeError("the camera is gone")
+
+def sometimes(model, batch):
+    third_time()
+    return small_problem.loss(model, batch)
+
+def bad_metric(model):
+    return {}["accuracy"]
+
+class Data:
+    def __iter__(self):
+        for batch in small_problem.loader():
+            third_time()
+            yield batch
+
+def data():
+    return Data()
+
+class Asking:
+    def on_epoch(self, record):
+        raise OSError("nobody answers")
+
+class Loop:
+    def __init__(self, model, epochs):
+        pass
+
+    def run_epoch(self, model, epoch):
+        next(iter(epoch.batches))
+        raise ValueError("no epoch")
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "raised", "function"),
+    [
+        ("loss", "sometimes", "RuntimeError: the camera is gone", "in third_time"),
+        ("metric", "bad_metric", "KeyError: 'accuracy'", "in bad_metric"),
+        ("train_batches", "data", "RuntimeError: the camera is gone", "in __iter__"),
+        ("calibration_batches", "data", "RuntimeError: the camera is gone", "in __iter__"),
+        ("callbacks", "Asking", "OSError: nobody answers", "in on_epoch"),
+        ("training", "Loop", "ValueError: no epoch", "in run_epoch"),
+    ],
+)
+def test_an_error_of_the_user_s_code_in_mid_run_is_short(
+    folder: Path, setting: str, value: str, raised: str, function: str
+) -> None:
+    code = NETWORK + RAISING
+    if setting == "calibration_batches":
+        code = code.replace("calls > 8", "calls > 1")
+    (folder / "configured_network.py").write_text(code)
+    reference = f"configured_network:{value}"
+    given = f"[{reference}]" if setting == "callbacks" else reference
+    result = command("run", "search.yaml", f"{setting}={given}")
+    assert result.exit_code == 1
+    assert f"in `{setting}` ('{reference}'), {setting} on the command line" in result.stderr
+    assert raised in result.stderr and function in result.stderr
+    assert "What was done is kept in 'run'" in result.stderr and "goes on from there" in result.stderr
+    assert "gfb_brevitas/" not in result.stderr and result.stderr.count("\n") < 18
+    status = gfb.RecordedRun.load("run").status
+    assert (status.state, status.error) == ("failed", raised)
+
+
+def test_an_error_of_the_package_is_told_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise AssertionError("ours")
+
+    monkeypatch.setattr("gfb_brevitas.search.run.Run._step", broken)
+    result = command("run", "search.yaml")
+    assert isinstance(result.exception, AssertionError)
+
+
+def test_uniform_widths_are_trained_beside_the_search(folder: Path) -> None:
+    result = command("run", "search.yaml", "--json", "baselines=[3, [4, 5], 3]")
+    assert result.exit_code == 0, result.output
+    summary = gfb.RecordedRun.load("run").summary
+    assert summary is not None
+    rows = summary["comparison"]
+    assert json.loads(result.stdout)["comparison"] == rows
+    assert [row["name"] for row in rows] == ["uniform 3", "uniform 4 and 5", "searched"]
+    assert {row["measured"] for row in rows} == {"validation accuracy"}
+    assert [row["epochs"] for row in rows] == [2, 2, 2]
+    assert rows[-1]["accuracy"] == summary["metric"] and rows[-1]["allocation"] == summary["allocation"]
+    kept = gfb.RecordedRun.load("run/baselines/uniform-4-5")
+    assert kept.allocation is not None and kept.summary is not None
+    # The rules stay: the first layer's weights are fixed.
+    assert dict(kept.allocation) == {"0.weight_quant": 6, "2.act_quant": 5, "4.weight_quant": 4}
+    assert kept.summary["metric"] == rows[1]["accuracy"]
+    assert kept.configuration["training"] == gfb.RecordedRun.load("run").configuration["training"]
+    shown = command("show", "run").stdout
+    assert "uniform 4 and 5" in shown and "validation accuracy" in shown
+
+
+def test_uniform_widths_of_a_run_that_has_ended_or_was_stopped(folder: Path) -> None:
+    assert command("run", "search.yaml", "-q").exit_code == 0
+    history = Path("run/history.jsonl").read_bytes()
+    assert command("run", "search.yaml", "-q", "baselines=[2]").exit_code == 0
+    assert Path("run/history.jsonl").read_bytes() == history
+    trained = Path("run/baselines/uniform-2/history.jsonl").read_bytes()
+    again = command("run", "search.yaml", "baselines=[2]")
+    assert again.exit_code == 0 and "uniform 2" in again.stdout
+    assert Path("run/baselines/uniform-2/history.jsonl").read_bytes() == trained
+
+
+@pytest.mark.parametrize("value", ["[0]", "[33]", "2", "[[2, 3, 4]]"])
+def test_uniform_widths_that_are_none(folder: Path, value: str) -> None:
+    result = command("run", "search.yaml", f"baselines={value}")
+    assert result.exit_code == 1 and "`baselines" in result.stderr
+    assert not Path("run").exists()

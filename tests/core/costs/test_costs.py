@@ -13,6 +13,7 @@ from gfb_brevitas.costs import (
     CallableCost,
     Cost,
     LatencyTable,
+    LayeredCost,
     MeanActivationBits,
     MeanWeightBits,
     WeightSize,
@@ -68,6 +69,39 @@ def test_no_cost_that_says_monotone_falls_when_a_width_rises(make, profile, seed
     high[0, data.draw(st.integers(0, len(profile) - 1))] += 1
     bound = cost.bind(profile)
     assert bound(high)[0] >= bound(low)[0]
+
+
+LAYERED = ("weight_size", "bit_operations", "memory", "memory_largest", "table")
+
+
+@pytest.mark.parametrize("name", LAYERED)
+@given(profile=profiles(), seed=st.integers(0, 1000))
+def test_what_layers_take_makes_up_the_cost(name, profile, seed):
+    cost = COSTS[name](profile)
+    bits = random_bits(profile, 1, seed)
+    parts = list(cost.parts(profile, bits[0]).values())
+    total = {"sum": sum, "largest": max}[cost.joined_by](parts)
+    expected = cost.bind(profile)(bits)[0]
+    assert total == (pytest.approx(expected) if name == "table" else expected)  # whole numbers but in tables
+
+
+def test_what_belongs_to_no_layer_is_a_part_too():
+    profile = two_layers()
+    bits = random_bits(profile, 1)[0]
+    assert WeightSize().parts(profile, bits) == {
+        "conv": 10 * bits[0],
+        "fc": 30 * bits[3],
+        "(no layer)": 64,
+    }
+    assert _table(profile).parts(profile, bits)["(no layer)"] == 3.0
+    assert list(BitOperations().parts(profile, bits)) == ["conv", "fc"]
+
+
+@every_cost
+def test_only_costs_that_say_what_layers_take_are_layered(make):
+    cost = make(two_layers())
+    names = ("weight_size", "bit_operations", "activation_memory", "latency")
+    assert isinstance(cost, LayeredCost) is (cost.name in names)
 
 
 @every_cost

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 
 import brevitas.nn as qnn
@@ -10,8 +11,17 @@ from torch import nn
 
 from gfb_brevitas import Budget, make_searchable
 from gfb_brevitas.constraints import Constraints
-from gfb_brevitas.costs import WeightSize
-from gfb_brevitas.dataflow import Accelerator, FpgaCycles, FpgaLatency, FpgaResource, Target
+from gfb_brevitas.costs import HardwareCost, LayeredCost, WeightSize
+from gfb_brevitas.dataflow import (
+    Accelerator,
+    FoldedLayer,
+    FpgaCycles,
+    FpgaLatency,
+    FpgaResource,
+    Target,
+    folded_layers,
+)
+from gfb_brevitas.dataflow.costs import _AcceleratorCost
 from gfb_brevitas.errors import ConfigurationError, InfeasibleBudgetError
 
 TARGET = Target(board="Pynq-Z1", fps=10_000)
@@ -60,7 +70,7 @@ def test_a_population_that_is_changed_in_place_is_priced_again(plain_network):
 def test_parts_make_up_the_cost(network, cost):
     bits = random_bits(network, 1)
     parts = cost.parts(network.profile, bits[0]).values()
-    total = max(parts) if cost.name == "cycles" else sum(parts)
+    total = {"sum": sum, "largest": max}[cost.joined_by](parts)
     assert total == cost.bind(network.profile)(bits)[0]
 
 
@@ -69,6 +79,25 @@ def test_parts_of_the_latency_are_microseconds(plain_network):
     # One path: the layers' times add up.
     parts = FpgaLatency(target=TARGET).parts(plain_network.profile, bits[0])
     assert sum(parts.values()) == pytest.approx(COSTS[5].bind(plain_network.profile)(bits)[0])
+
+
+def test_costs_of_one_target_say_the_same_hardware(network):
+    bits = random_bits(network, 1)[0]
+    built = [cost.hardware(network.profile, bits) for cost in COSTS]
+    assert all(isinstance(cost, LayeredCost) and isinstance(cost, HardwareCost) for cost in COSTS)
+    assert built[1:] == built[:-1] and json.loads(json.dumps(built[0])) == built[0]
+    accelerator = Accelerator.of(network.profile, TARGET)
+    layers = tuple(FoldedLayer.from_dict(layer) for layer in built[0]["layers"])
+    assert layers == folded_layers(accelerator, bits) and len(layers) == len(accelerator.graph)
+    assert Target(**built[0]["target"]) == TARGET
+
+
+def test_a_number_of_an_accelerator_must_be_said():
+    class Nameless(_AcceleratorCost):
+        """Without a value."""
+
+    with pytest.raises(TypeError, match="abstract"):
+        Nameless(target=TARGET)
 
 
 def test_a_board_is_one_budget_for_each_of_its_limits():

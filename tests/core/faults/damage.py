@@ -55,7 +55,8 @@ def _recorded(path: Path) -> str:
     run = RecordedRun.load(next(parent for parent in path.parents if (parent / "config.json").exists()))
     candidates = [[c.bits, c.losses, c.costs, c.generation, c.sensitivity] for c in run.candidates]
     parts = (run.run_id, run.configuration, run.versions, run.quantizers, run.refused, run.budgets)
-    rest = (run.summary, run.allocation, run.clipping, [record.to_dict() for record in run.history])
+    rest = (run.summary, run.allocation, run.clipping, run.layer_costs)
+    rest += ([record.to_dict() for record in run.history],)
     return repr((parts, rest)) + json.dumps(candidates, default=_plain)
 
 
@@ -77,6 +78,7 @@ KINDS = (
     FileKind("configuration", "config.json", _recorded),
     FileKind("profile", "profile.json", _recorded),
     FileKind("clipping values", "clipping.json", _recorded),
+    FileKind("costs of layers", "layer_costs.json", _recorded),
     FileKind("history", "history.jsonl", _recorded),
     FileKind("generations", "generations/round-01/step-02.jsonl", _recorded),
     FileKind("cost table", "table.json", lambda path: repr(LatencyTable.load(path))),

@@ -76,4 +76,4 @@ def _saw_moment(course: Course, process: RunProcess) -> None:
         text = history.read_text() if history.exists() else ""
         last = text.rsplit("\n", 2)[-2] if text.count("\n") > 1 else ""
         kind = next((unit for unit in units if f'"kind":"{unit}"' in last), "calibration")
-        course.saw(f"after a {kind} record" if last else "in its calibration")
+        course.saw(f"after a record of kind {kind}" if last else "in its calibration")

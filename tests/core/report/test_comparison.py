@@ -12,6 +12,7 @@ from torch import nn
 
 from gfb_brevitas import BitAllocation, SearchableModel, make_searchable
 from gfb_brevitas.report import Contender, comparison_table
+from gfb_brevitas.report.comparison import comparison_of
 
 IMAGES = torch.zeros(2, 1, 6, 6)
 
@@ -95,3 +96,24 @@ def test_a_row_is_plain_data(contender: Contender) -> None:
     read = json.loads(json.dumps(contender.to_dict()))
     assert Contender(**read) == contender
     assert read["allocation"]["2.act_quant"] == 3
+
+
+def test_another_metric_is_not_shown_as_a_share(contender: Contender) -> None:
+    rows = [replace(contender, accuracy=-0.0332, measured="validation metric")]
+    text = printed_rows(rows)
+    assert "metric" in text and "-0.0332" in text and "%" not in text
+
+
+def test_rows_of_a_summary_that_cannot_be_read_are_left_out(contender: Contender) -> None:
+    rows = [contender.to_dict(), None, {"name": 3}, "row", {**contender.to_dict(), "accuracy": None}]
+    found = comparison_of({"comparison": rows})
+    assert found[0] == contender and len(found) == 2
+    assert comparison_of({}) == comparison_of({"comparison": "none"}) == []
+
+
+def printed_rows(rows: list[Contender]) -> str:
+    console = Console(file=io.StringIO(), width=80)
+    console.print(comparison_table(rows, "title"))
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()

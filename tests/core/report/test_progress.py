@@ -199,3 +199,26 @@ def test_an_allocation_that_was_given_has_no_steps_to_wait_for() -> None:
     search = {"rounds": 2, "steps_per_round": 3, "epochs_per_round": 2}
     left = TimeLeft({"search": search, "allocation": {"conv": 2}}, History((epoch(1, 4.0),)))
     assert left.steps == 0 and left.seconds_left == pytest.approx(12.0)
+
+
+def test_the_bar_goes_however_a_run_ends() -> None:
+    console, stream = console_of(terminal=True)
+
+    class Stopping(gfb.Callback):
+        def on_epoch(self, record: EpochRecord) -> None:
+            raise Stop
+
+    with pytest.raises(Stop), TerminalProgress(console=console) as progress:
+        run_with(progress, callbacks=[progress, Stopping()])
+    assert progress._progress is None
+    assert (
+        stream.getvalue().endswith("\x1b[?25h") or "\x1b[?25h" in stream.getvalue()[-40:]
+    )  # the cursor is back
+
+
+def test_a_result_prints_as_one_short_line() -> None:
+    result = run(search=QUICK)
+    text = repr(result)
+    assert text.startswith(f"SearchResult(metric={result.metric:.5g}, 3 quantizers at ")
+    assert f"{result.costs[0].name} at {result.costs[0].use:.1%}" in text
+    assert "\n" not in text and len(text) < 160

@@ -90,7 +90,11 @@ def test_a_folder_without_a_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["config.json", "profile.json", "summary.json", "allocation.json", "clipping.json"]
+    "name",
+    [
+        *("config.json", "profile.json", "summary.json", "allocation.json", "clipping.json"),
+        "layer_costs.json",
+    ],
 )
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null", '{"format": "another"}', "\x00\xff"])
 def test_damaged_files_are_named(ended: SearchResult, tmp_path: Path, name: str, content: str) -> None:

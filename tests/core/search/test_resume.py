@@ -264,3 +264,20 @@ def test_a_loss_that_draws_random_numbers(tmp_path: Path, evaluator: str) -> Non
     )
     assert stops > 20
     assert comparable(result) == expected
+
+
+def noisy_loss(model: nn.Module, batch: Any) -> Tensor:
+    """A loss that draws random numbers, in evaluation too."""
+    inputs, labels = batch
+    return loss(model, (inputs + 0.5 * torch.randn_like(inputs), labels))
+
+
+def test_the_default_metric_of_a_loss_that_draws_random_numbers(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"loss": noisy_loss, "metric": None, "validation_batches": loader(seed=1)}
+    model, before = searchable(), torch.get_rng_state()
+    first = in_one_go(model, **settings)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.randn(3)
+    result, stops = resumed_until_done(tmp_path / "run", callbacks=[StopOnceAtEveryRecord()], **settings)
+    assert stops > 10
+    assert comparable(result) == first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from torch import nn
 
 from gfb_brevitas.adapters import SearchableModel, make_searchable
 from gfb_brevitas.errors import CheckpointError, ConfigurationError
-from gfb_brevitas.search import Callback, SearchConfig, TrainingConfig
+from gfb_brevitas.search import Callback, RecordedRun, SearchConfig, TrainingConfig
 from gfb_brevitas.search.checkpoint import content_digest
-from gfb_brevitas.search.history import RoundRecord
+from gfb_brevitas.search.history import RoundRecord, StepRecord
 from gfb_brevitas.search.run_lock import exclusive
 from tests.core.search.small_problem import FEATURES, SEARCH, budgets, comparable, network, run, searchable
 
@@ -266,3 +267,17 @@ def test_a_folder_that_is_removed_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="was removed, moved or replaced while the run went on"):
         run(run_folder=tmp_path / "run", callbacks=[Remove()])
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_user_code_may_change_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    class Change(Callback):
+        def on_step(self, record: StepRecord) -> None:
+            os.chdir(elsewhere)
+
+    result = run(run_folder="run", callbacks=[Change()])
+    assert not list(elsewhere.iterdir())
+    assert RecordedRun.load(tmp_path / "run").allocation == result.allocation

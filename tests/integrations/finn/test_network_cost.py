@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import gfb_brevitas as gfb
-from gfb_brevitas.dataflow import Accelerator, Target
+from gfb_brevitas.dataflow import Accelerator, Target, folded_layers
 from gfb_brevitas.errors import ConfigurationError
 from gfb_integrations.finn import FinnEstimate, FinnProcess, estimate, folding_for
 from gfb_integrations.finn.folding import corresponding_nodes
@@ -39,7 +39,7 @@ def bits_of(network: gfb.SearchableModel) -> Any:
 
 def require_equal(accelerator: Accelerator, bits: Any, found: FinnEstimate, *, lut: float) -> None:
     """The same layers with the same cycles and memories, and LUTs but for what FINN narrows by values."""
-    nodes = corresponding_nodes(accelerator.graph, found.nodes)
+    nodes = corresponding_nodes(folded_layers(accelerator, bits), found.nodes)
     cost = accelerator.cost(bits[None])
     assert cost.layer_cycles[0].tolist() == [node.cycles for node in nodes]
     assert cost.latency_cycles[0] == found.critical_path_cycles

@@ -308,3 +308,48 @@ def test_a_part_of_a_line_is_cut_off_and_a_damaged_line_left_out(tmp_path: Path)
     events = EventFile(path)
     events.append({"kind": "tags", "id": "second"})
     assert [line.event["id"] for line in read_lines(path) if line.event] == ["first", "second"]
+
+
+@pytest.mark.parametrize("deleted", ["run", "experiment"])
+def test_what_is_deleted_meanwhile_gets_the_rest_when_it_is_restored(
+    store: str, tmp_path: Path, deleted: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    client, folder = MlflowClient(store), tmp_path / "run"
+    tracking = MlflowTracking(store, timeout_s=8)
+
+    def experiment() -> str:
+        return str(client.get_run(str(tracking.run_id)).info.experiment_id)
+
+    def delete() -> None:
+        wait_for(lambda: tracking.run_id)
+        if deleted == "run":
+            client.delete_run(str(tracking.run_id))
+        else:
+            client.delete_experiment(experiment())
+
+    with tracking:
+        result = run(callbacks=[tracking, AtGeneration({4: delete})], run_folder=folder)
+    assert not is_delivered(folder / "mlflow")
+    assert "was deleted; restore it" in caplog.text and "refuses" not in caplog.text
+    if deleted == "run":
+        client.restore_run(str(tracking.run_id))
+    else:
+        client.restore_experiment(experiment())
+    delivered = CliRunner().invoke(app, ["deliver", str(folder)])
+    assert delivered.exit_code == 0, delivered.output
+    assert shows(points(client, client.get_run(str(tracking.run_id))), result.history)
+
+
+def test_a_forked_process_says_nothing_about_the_search(store: str, tmp_path: Path) -> None:
+    def fork() -> None:
+        if os.fork() == 0:
+            tracking.close("FAILED")
+            os._exit(0)
+        os.wait()
+
+    with MlflowTracking(store, timeout_s=60) as tracking:
+        result = run(callbacks=[tracking, AtGeneration({2: fork})], run_folder=tmp_path / "run")
+    client = MlflowClient(store)
+    found = client.get_run(str(tracking.run_id))
+    assert found.info.status == "FINISHED" and shows(points(client, found), result.history)
+    assert "FAILED" not in (tmp_path / "run" / "mlflow" / "events.jsonl").read_text()

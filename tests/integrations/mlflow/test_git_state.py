@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+import types
 from pathlib import Path
 
 import pytest
 
-from gfb_integrations.mlflow.git_state import git_state
+from gfb_integrations.mlflow.git_state import git_state, project_folder
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -37,3 +39,16 @@ def test_no_repository(tmp_path: Path) -> None:
 def test_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_state(tmp_path) == {}
+
+
+def test_the_code_of_an_installed_program_is_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program, own = Path(sys.prefix) / "bin" / "gfb", tmp_path / "code" / "search.py"
+    for script, folder in ((program, tmp_path), (own, own.parent), (None, tmp_path)):
+        main = types.ModuleType("__main__")
+        if script is not None:
+            main.__file__ = str(script)
+        monkeypatch.setitem(sys.modules, "__main__", main)
+        assert project_folder() == folder

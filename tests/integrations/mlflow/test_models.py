@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from gfb_brevitas import Range
+from gfb_brevitas.errors import ConfigurationError
 from gfb_integrations.mlflow import MlflowTracking
 from gfb_integrations.mlflow.cli import app
 from gfb_integrations.mlflow.spool import Delivered
@@ -71,3 +72,30 @@ def test_a_model_that_onnx_cannot_carry_is_not_logged_and_a_tag_says_why(
     assert "widths begin at 2 bits" in caplog.text
     tags = MlflowClient(shared_server.url).get_run(str(tracking.run_id)).data.tags
     assert "widths begin at 2 bits" in tags["gfb_brevitas.model"]
+
+
+def test_every_model_that_is_another_one_is_registered_once(
+    shared_server: MlflowServer, tmp_path: Path
+) -> None:
+    inputs, client = samples().tensors[0], MlflowClient(shared_server.url)
+    with MlflowTracking(shared_server.url, timeout_s=60) as tracking:
+        model = searchable(network(), rules=(Range("*", 2, 8),))
+        result = run(model, callbacks=[tracking], run_folder=tmp_path / "run")
+        for _ in range(2):
+            assert tracking.log_model(result, inputs[:4], registered_name="it is ours")
+        with torch.no_grad():
+            result.model[0].weight.mul_(-1.0)
+        assert tracking.log_model(result, inputs[:4], registered_name="it is ours")
+        for name, registered in (("a/b", None), ("a", "it's"), ("a", "b/c"), ("a", "b:c")):
+            with pytest.raises(ConfigurationError, match="The name of a model"):
+                tracking.log_model(result, inputs[:4], name=name, registered_name=registered)
+    with MlflowTracking(shared_server.url, timeout_s=60) as again:
+        again_model = searchable(network(), rules=(Range("*", 2, 8),))
+        result = run(again_model, callbacks=[again], run_folder=tmp_path / "run", resume=True)
+        assert again.log_model(result, inputs[:4], registered_name="it is ours")
+    assert again.run_id == tracking.run_id
+    versions = client.search_model_versions("name = 'it is ours'")
+    assert sorted(int(version.version) for version in versions) == [1, 2]
+    experiment = client.get_run(str(tracking.run_id)).info.experiment_id
+    models = client.search_logged_models([experiment])
+    assert len([m for m in models if m.source_run_id == tracking.run_id]) == 2

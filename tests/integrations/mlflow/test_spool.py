@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow.entities import Metric
 from typer.testing import CliRunner
 
 from gfb_integrations.mlflow.cli import app
+from gfb_integrations.mlflow.delivery import Delivery
+from gfb_integrations.mlflow.lock import Lock
 from gfb_integrations.mlflow.spool import (
     Delivered,
     Event,
@@ -134,3 +137,36 @@ def test_what_cannot_be_written_down_is_not_taken_for_written(tmp_path: Path) ->
     with pytest.raises(TypeError):
         file.append({"kind": "tags", "run": "search", "values": {"path": Path("/x")}, "id": "t"})
     assert file.append({"kind": "tags", "run": "search", "values": {"path": "/x"}, "id": "t"})
+
+
+class _Stored:
+    """As much of a client as tells what is stored."""
+
+    def get_metric_history(self, run_id: str, name: str) -> list[Metric]:
+        return [Metric("loss", 0.5, timestamp, step) for timestamp, step in ((10, 1), (20, 2))]
+
+
+def test_what_is_stored_of_repeated_metrics_is_left_out(tmp_path: Path) -> None:
+    delivery = Delivery(tmp_path, f"sqlite:///{tmp_path}/none.db")
+    delivery._client = _Stored()  # type: ignore[assignment]
+    metrics = [
+        Metric("loss", 0.5, timestamp, step) for timestamp, step in ((10, 1), (20, 2), (20, 3), (30, 2))
+    ]
+    assert [(m.timestamp, m.step) for m in delivery._missing("id", metrics)] == [(20, 3), (30, 2)]
+
+
+def test_one_courier_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "courier.lock"
+    hold = "import sys\nfrom pathlib import Path\nfrom gfb_integrations.mlflow.lock import Lock\n"
+    hold += "lock = Lock(Path(sys.argv[1]))\nprint(lock.acquire(), flush=True)\nsys.stdin.read()"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "integrations")}
+    program = [sys.executable, "-c", hold, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    with subprocess.Popen(program, **pipes) as holder:  # type: ignore[call-overload]
+        assert holder.stdout.readline() == "True\n"
+        own = Lock(path)
+        assert not own.acquire()
+        holder.kill()
+        holder.wait()
+    assert own.acquire()
+    own.release()

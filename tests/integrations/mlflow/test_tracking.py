@@ -19,10 +19,13 @@ from gfb_brevitas.search import EndRecord, RecordedRun, SearchResult, StartRecor
 from gfb_brevitas.search.callbacks import notify
 from gfb_brevitas.search.history import History
 from gfb_integrations.mlflow import MlflowTracking
+from gfb_integrations.mlflow.session import Session
+from gfb_integrations.mlflow.spool import Event
 from tests.core.search.databases import NoPostgresql, postgresql
 from tests.core.search.small_problem import SEARCH, run
 from tests.integrations.mlflow.reading import SQLALCHEMY, all_points, points, runs_by_name, shows, wait_for
 from tests.integrations.mlflow.servers import MlflowServer, running
+from tests.integrations.mlflow.test_git_state import git
 
 pytestmark = pytest.mark.filterwarnings(SQLALCHEMY)
 ROOT = Path(__file__).parents[3]
@@ -72,7 +75,7 @@ def test_metrics_are_those_of_the_history(on_server: tuple[MlflowClient, SearchR
     assert metrics["generation/evaluations_per_second"] > 0
 
 
-def test_parameters_are_settings_budgets_versions_and_the_state_of_the_code(
+def test_parameters_are_settings_budgets_and_versions(
     on_server: tuple[MlflowClient, SearchResult, str],
 ) -> None:
     client, _, run_id = on_server
@@ -276,3 +279,59 @@ def test_what_needs_a_search_says_so(tmp_path: Path) -> None:
 def test_an_experiment_that_no_store_takes(name: str) -> None:
     with pytest.raises(ConfigurationError, match="`experiment` must be a name"):
         MlflowTracking(experiment=name)
+
+
+def test_the_state_of_the_code_is_logged(store: str, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "search.py").write_text("1")
+    for arguments in (("init",), ("add", "."), ("commit", "-m", "first")):
+        git(project, *arguments)
+    (project / "search.py").write_text("2")
+    with MlflowTracking(store, timeout_s=60, project=project) as tracking:
+        run(callbacks=[tracking])
+    data = MlflowClient(store).get_run(str(tracking.run_id)).data
+    commit = git(project, "rev-parse", "HEAD")
+    assert data.params["git.commit"] == data.tags["mlflow.source.git.commit"] == commit
+    assert data.params["git.branch"] == data.tags["mlflow.source.git.branch"] == "main"
+    assert data.params["git.dirty"] == data.tags["gfb_brevitas.git.dirty"] == "true"
+
+
+def test_the_run_to_nest_under_may_be_given(store: str, tmp_path: Path) -> None:
+    client = MlflowClient(store)
+    outer = client.create_run(client.create_experiment("mine"))
+    with MlflowTracking(store, timeout_s=60, parent_run_id=outer.info.run_id) as tracking:
+        run(callbacks=[tracking])
+    inner = client.get_run(str(tracking.run_id))
+    assert inner.data.tags["mlflow.parentRunId"] == outer.info.run_id
+    assert inner.info.experiment_id == outer.info.experiment_id
+
+
+def test_an_error_of_the_tracking_does_not_end_the_search(
+    store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(self: Session, event: Event) -> None:
+        raise RuntimeError("no such thing")
+
+    with MlflowTracking(store, timeout_s=0) as tracking:
+        monkeypatch.setattr(Session, "add", fails)
+        result = run(callbacks=[tracking])
+        monkeypatch.undo()
+    assert len(result.history.rounds) == 2
+    assert "Tracking with MLflow failed; the search goes on." in caplog.text
+
+
+def test_what_interrupted_another_cell_of_a_notebook_did_not_kill_this_search(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "last_value", KeyboardInterrupt(), raising=False)
+
+    def failing(model: Any) -> float:
+        raise ValueError("nothing")
+
+    with (
+        pytest.raises(ValueError, match="nothing"),
+        MlflowTracking(store, timeout_s=60) as tracking,
+    ):
+        run(callbacks=[tracking], metric=failing)
+    assert MlflowClient(store).get_run(str(tracking.run_id)).info.status == "FAILED"

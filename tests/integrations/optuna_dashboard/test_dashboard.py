@@ -112,7 +112,10 @@ def test_notes_and_pictures(shown: Shown) -> None:
     assert "24 evaluations" in step["note"]["body"]
     assert [bool(trial["note"]["body"]) for trial in search["trials"]] == [False, True, True, True]
     fronts = {"gfb-front-weight_size", "gfb-front-mean_activation_bits"}
-    assert {p["id"] for p in search["plotly_graph_objects"]} == {"gfb-bits", "gfb-bits-by-round", *fronts}
+    assert {p["id"] for p in search["plotly_graph_objects"]} == {
+        *("gfb-bits", "gfb-bits-by-round", "gfb-layer-costs"),
+        *fronts,
+    }
     assert {p["id"] for p in step["plotly_graph_objects"]} == {"gfb-bits", *fronts}
 
 
@@ -138,7 +141,7 @@ def test_the_pages_in_a_browser(shown: Shown) -> None:
         page.goto(f"{shown.server.address}/dashboard")
         for name in ids:
             page.get_by_text(name, exact=False).first.wait_for()
-        for name, drawn in (("digits", 4), (STEP, 3)):
+        for name, drawn in (("digits", 5), (STEP, 3)):
             page.goto(f"{shown.server.address}/dashboard/studies/{ids[name]}")
             own = page.locator("[id^='user-defined-plot:gfb-']")
             own.nth(drawn - 1).locator(".main-svg").first.wait_for()

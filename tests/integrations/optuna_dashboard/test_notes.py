@@ -14,9 +14,10 @@ from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta
 from optuna_dashboard import get_note, save_note
 
 from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.search import RecordedLayerCost
 from gfb_integrations.optuna_dashboard import DashboardNotes
 from gfb_integrations.optuna_dashboard.candidates import StepCandidates
-from gfb_integrations.optuna_dashboard.figures import bits_per_layer, front
+from gfb_integrations.optuna_dashboard.figures import bits_per_layer, front, layer_costs
 from gfb_integrations.optuna_dashboard.text import replaced
 from tests.core.search.small_problem import run
 from tests.integrations.optuna_dashboard.dashboard import dashboard
@@ -77,7 +78,7 @@ def test_a_resumed_run_replaces_what_it_attached_and_keeps_what_people_wrote(
         artifacts = [meta.filename for meta in get_all_artifact_meta(study(url))]
         assert sorted(artifacts) == ["allocation.json", "summary.json"]
         fronts = {"gfb-front-weight_size", "gfb-front-mean_activation_bits"}
-        assert figure_ids(study(url)) == {"gfb-bits", "gfb-bits-by-round", *fronts}
+        assert figure_ids(study(url)) == {"gfb-bits", "gfb-bits-by-round", "gfb-layer-costs", *fronts}
 
 
 def test_without_budgets_there_is_no_front(url: str) -> None:
@@ -232,6 +233,19 @@ def test_a_picture_of_a_long_search_stays_small() -> None:
     figure = front(steps, 0, {"name": "size", "limit": 1e6, "unit": ""})
     assert len(figure.to_json()) < 80_000
     assert "the last 6 of 20 steps" in figure.layout.title.text
+
+
+def test_what_layers_take_is_in_percent_of_the_budgets() -> None:
+    about = {"unit": "LUTs", "joined_by": "sum", "value": 30.0}
+    layers = {"conv": 10.0, "fc": 20.0}
+    costs = [
+        RecordedLayerCost(name="<lut>", limit=40.0, layers=layers, **about),
+        RecordedLayerCost(name="none", limit=0.0, layers=layers, **about),
+    ]
+    figure = layer_costs(costs)
+    (bars,) = figure.data
+    assert dict(zip(bars.x, bars.y, strict=True)) == {"conv": 25.0, "fc": 50.0}
+    assert bars.name == "&lt;lut&gt;" and list(bars.customdata) == [10.0, 20.0]
 
 
 def test_layers_keep_their_order() -> None:

@@ -20,13 +20,17 @@ from gfb_integrations.plots.data import (
     Convergence,
     Front,
     LayerCosts,
+    ResourcesPerLayer,
     Sensitivity,
     Training,
 )
 from gfb_integrations.plots.data.widths import labels
 from tests.integrations.recorded_runs import HOSTILE, KINDS, MANY
 
-ALL = (BitsPerLayer, Clipping, Comparison, Convergence, Front, LayerCosts, Sensitivity, Training)
+ALL = (
+    *(BitsPerLayer, Clipping, Comparison, Convergence, Front, LayerCosts, ResourcesPerLayer, Sensitivity),
+    Training,
+)
 Folder = Callable[[str], Path]
 
 
@@ -54,7 +58,9 @@ def test_every_run_is_described_or_it_is_said_why_not(run_folder: Folder, kind: 
         ("ended", set()),
         ("hostile", {Comparison}),
         ("single", {Comparison}),
-        ("under_way", {Comparison, Clipping}),
+        ("under_way", {Comparison, Clipping, ResourcesPerLayer}),
+        ("without_budgets", {Comparison, ResourcesPerLayer}),
+        ("on_a_board", {Comparison}),
         ("given", {Comparison, Convergence, Front, Sensitivity}),
     ],
 )
@@ -220,6 +226,53 @@ def test_bit_operations_are_products_of_both_widths(ended: RecordedRun) -> None:
     assert {p.layer: p.bit_operations(data.widths) for p in data.products} == expected
     sizes = dict(zip((q.name for q in ended.quantizers), data.sizes(data.widths), strict=True))
     assert sizes["last.weight_quant"] == 48 * by_name["last.weight_quant"]
+
+
+def test_layers_take_what_the_folder_says(run_folder: Folder) -> None:
+    run = RecordedRun.load(run_folder("on_a_board"))
+    assert run.layer_costs is not None
+    data = ResourcesPerLayer(run=run)
+    lut = next(budget for budget in data.drawn if budget.name == "lut")
+    assert dict(zip(data.layers, data.values(lut), strict=True)) == dict(lut.layers)
+    assert (
+        data.heading(lut) == f"lut: {lut.value:,.0f} of {lut.limit:,.0f} LUTs ({lut.value / lut.limit:.0%})"
+    )
+    most = data.layers[data.largest(lut)]
+    assert lut.layers[most] == max(lut.layers.values())
+    assert f"most in “{most}” ({lut.layers[most] / lut.value:.0%})" in data.description()
+    assert data.about(lut, 0) == "0 LUTs: 0.0% of all, 0.0% of the budget"
+    rows = {row[0]: row[1:] for row in data.table().rows}
+    assert rows["the cost"] == tuple(budget.value for budget in data.budgets)
+    assert rows[most][0] == lut.layers[most]
+
+
+def test_what_no_layer_takes_is_said_and_not_drawn(run_folder: Folder) -> None:
+    run = RecordedRun.load(run_folder("on_a_board"))
+    assert run.layer_costs is not None
+    first, *others = run.layer_costs.budgets
+    none = replace(first, name="uram", value=0.0, layers=dict.fromkeys(first.layers, 0.0))
+    data = ResourcesPerLayer(run=replace(run, layer_costs=replace(run.layer_costs, budgets=(none, *others))))
+    assert data.drawn == tuple(others) and "No layer takes any uram." in data.description()
+    alone = replace(run, layer_costs=replace(run.layer_costs, budgets=(none,)))
+    assert ResourcesPerLayer(run=alone).missing == "No layer takes anything of the budgets."
+
+
+def test_layers_of_several_budgets_are_in_forward_order(run_folder: Folder) -> None:
+    run = RecordedRun.load(run_folder("on_a_board"))
+    assert run.layer_costs is not None
+    one, other = (
+        replace(run.layer_costs.budgets[0], layers=dict.fromkeys(layers, 1.0))
+        for layers in (("conv", "pool", "fc"), ("conv", "relu", "pool", "last", "fc"))
+    )
+    costs = replace(run.layer_costs, budgets=(one, other))
+    data = ResourcesPerLayer(run=replace(run, layer_costs=costs))
+    assert data.layers == ("conv", "relu", "pool", "last", "fc")
+    assert data.values(one) == [1.0, 0.0, 1.0, 0.0, 1.0]
+
+
+def test_a_run_of_before_says_why_layers_are_missing(ended: RecordedRun) -> None:
+    missing = ResourcesPerLayer(run=replace(ended, layer_costs=None)).missing
+    assert missing == "The run ended before it was recorded what each layer takes of the budgets."
 
 
 def test_labels_are_short_and_each_different(run_folder: Folder) -> None:

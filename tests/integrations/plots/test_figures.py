@@ -88,6 +88,19 @@ def test_every_budget_has_a_panel_with_its_limit(run_folder: Folder) -> None:
     assert len(lines) == len(run.budgets) and all(line.line.shape == "hv" for line in lines)
 
 
+def test_every_budget_has_a_panel_of_its_layers(run_folder: Folder) -> None:
+    run = RecordedRun.load(run_folder("on_a_board"))
+    assert run.layer_costs is not None
+    figure = plots.resources_per_layer(run)
+    drawn = [budget for budget in run.layer_costs.budgets if any(budget.layers.values())]
+    assert [list(bars.y) for bars in figure.data] == [list(budget.layers.values()) for budget in drawn]
+    for bars in figure.data:
+        hatched = [height for height, shape in zip(bars.y, bars.marker.pattern.shape, strict=True) if shape]
+        assert hatched == [max(bars.y)]
+    cycles = next(budget for budget in drawn if budget.name == "cycles")
+    assert [shape.y0 for shape in figure.layout.shapes] == [cycles.limit]
+
+
 def test_importing_needs_no_plotly_and_drawing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
         f"import sys; sys.path[:0] = {[str(ROOT), str(ROOT / 'integrations')]!r}\n"

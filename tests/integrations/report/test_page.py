@@ -20,7 +20,7 @@ pytestmark = needs_chromium
 
 Report = Callable[[str], Path]
 # Charts that every kind of run has; the others are said to be missing.
-CHARTS = {"ended": 8, "given": 4, "under_way": 6}
+CHARTS = {"ended": 9, "given": 5, "under_way": 6, "without_budgets": 7}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,9 @@ def report(run_folder: Report, tmp_path_factory: pytest.TempPathFactory) -> Repo
     return lambda kind: write_report(run_folder(kind), folder / f"{kind}.html")
 
 
-SCREENS = [(kind, True) for kind in KINDS] + [(kind, False) for kind in ("ended", "hostile", "many")]
+SCREENS = [(kind, True) for kind in KINDS] + [
+    (kind, False) for kind in ("ended", "hostile", "many", "on_a_board")
+]
 
 
 @pytest.mark.parametrize("kind, phone", SCREENS)
@@ -60,7 +62,7 @@ def test_charts_are_drawn_without_a_word_or_a_request(
                 return {width: box.width, height: box.height, visible: visible.length};
             })"""
         )
-        assert len(charts) == CHARTS.get(kind, 7)
+        assert len(charts) == CHARTS.get(kind, 8)
         for chart in charts:
             assert (300 if phone else 800) < chart["width"] < width and chart["height"] > 250
             assert chart["visible"] > 0
@@ -118,6 +120,35 @@ def test_on_paper_charts_are_as_wide_as_the_page(browser: Browser, report: Repor
         visit.page.wait_for_timeout(300)
         after = visit.evaluate("document.querySelector('#chart-bits svg').getBoundingClientRect().width")
         assert after == before and visit.messages == []
+
+
+def test_on_paper_settings_are_unfolded_and_numbers_of_charts_left_out(
+    browser: Browser, report: Report
+) -> None:
+    with visited(browser, report("ended")) as visit:
+        settings = visit.page.locator("#settings table")
+        visit.page.emulate_media(media="print")
+        visit.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        assert settings.count() == 2 and all(table.is_visible() for table in settings.all())
+        assert visit.page.locator("#settings summary").first.is_visible()
+        assert not visit.page.locator("#bits summary").is_visible()
+        visit.page.emulate_media(media="screen")
+        visit.evaluate("window.dispatchEvent(new Event('afterprint'))")
+        assert not any(table.is_visible() for table in settings.all())
+
+
+def test_on_paper_what_belongs_together_stays_on_one_page(browser: Browser, report: Report) -> None:
+    with visited(browser, report("ended")) as visit:
+        visit.page.emulate_media(media="print")
+        style = "getComputedStyle(document.querySelector('{}')).{}"
+        for element, rule in (
+            ("footer", "breakBefore"),  # never alone on a page
+            ("#files li:last-child", "breakBefore"),
+            ("#export .scroll", "breakInside"),  # a short table is not cut
+            ("#asked .plain", "breakInside"),
+            ("#export h2", "breakAfter"),
+        ):
+            assert visit.evaluate(style.format(element, rule)) == "avoid", element
 
 
 def test_without_scripts_text_and_tables_are_there(browser: Browser, report: Report) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -14,7 +15,10 @@ import pytest
 
 from gfb_brevitas import RecordedRun
 from gfb_brevitas.errors import CheckpointError, MissingExtraError
+from gfb_integrations._documents import write_document
+from gfb_integrations.finn import FinnEstimate, FinnVerification
 from gfb_integrations.report import write_report
+from gfb_integrations.report.outcome import in_words
 from tests.integrations.recorded_runs import HOSTILE, KINDS
 
 Folder = Callable[[str], Path]
@@ -130,18 +134,19 @@ def test_it_tells_what_was_asked_and_what_came_out(
 def test_every_chart_has_a_text_and_a_table(written: Callable[[str], Parsed]) -> None:
     page = written("ended")
     charts = [a for a in page.of("div") if a.get("class") == "chart"]
-    assert len(charts) == len(page.of("details")) - 3 == 8  # contents and two tables of settings
+    assert len(charts) == len(page.of("details")) - 3 == 9  # contents and two tables of settings
     texts = {a["id"] for a in page.of("figcaption")}
     for chart in charts:
         assert chart["role"] == "img" and chart["aria-label"] and chart["aria-describedby"] in texts
     assert page.of("html") == [{"lang": "en"}]
     figures = [json.loads(script) for script in page.scripts if script.startswith('{"data"')]
-    assert len(figures) == 8 and all(figure["data"] for figure in figures)
+    assert len(figures) == 9 and all(figure["data"] for figure in figures)
 
 
 def test_a_run_under_way_says_so(written: Callable[[str], Parsed], run_folder: Folder) -> None:
     text = " ".join(written("under_way").text.split())
-    assert "This run has not ended: 1 of 2 rounds, 3 of 5 epochs and 2 gradient-free steps so far." in text
+    assert "This run failed at 20" in text and "Stop" in text
+    assert "Done: 1 of 2 rounds, 3 of 5 epochs and 2 gradient-free steps so far." in text
     assert "Clipping values are written when the run has ended." in text
     assert not (run_folder("under_way") / "summary.json").exists()
 
@@ -152,6 +157,75 @@ def test_what_a_run_did_without_is_said(written: Callable[[str], Parsed]) -> Non
     text = " ".join(written("given").text.split())
     assert "5 epochs at an allocation that was given: nothing was searched." in text
     assert "No candidate was evaluated." in text
+
+
+def test_what_finn_said_stands_beside_the_search_and_the_budgets(
+    written: Callable[[str], Parsed], run_folder: Folder
+) -> None:
+    page = written("on_a_board")
+    text = " ".join(page.text.split())
+    costs = RecordedRun.load(run_folder("on_a_board")).layer_costs
+    assert costs is not None
+    lut = next(budget for budget in costs.budgets if budget.name == "lut")
+    for sentence in (
+        "FINN estimates 940 LUT and 2 BRAM18 at 1,041,667 samples per second: within the budgets.",
+        "with the parallelism that the search counted with",
+        "Outside the FPGA, and in no number: Transpose_0.",
+        "Every stage of FINN's flow computes the same as PyTorch on 16 samples.",
+        "With finn-plus 1.6.1 and qonnx 1.0.0.",
+    ):
+        assert sentence in text, sentence
+    assert "is not the file that FINN read" not in text
+    place = max(place for place, cell in enumerate(page.cells) if cell == "lut (LUTs)")
+    assert page.cells[place + 1 : place + 3] == [f"{lut.value:,.0f}", "940"]
+    assert page.cells[place + 4 : place + 6] == [f"{lut.limit:,.0f}", "yes"]
+    place = page.cells.index("MVAU_hls_0")
+    assert page.cells[place + 1 : place + 7] == ["first", "1", "1", "96", "900", "2"]
+    assert {"finn-estimate", "finn-proof", "resources"} <= {a.get("id") for a in page.of("section")}
+    assert "finn-estimate" not in {a.get("id") for a in written("ended").of("section")}
+
+
+def test_bad_news_of_finn_are_said_first(run_folder: Folder, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder("on_a_board"), folder)
+    (folder / "model.qonnx.onnx").write_bytes(b"another model")
+    estimate = FinnEstimate.load(folder / "finn_estimate.json")
+    large = replace(estimate.nodes[1], lut=1e6)
+    replace(estimate, nodes=(large,), folded_by="finn", layers={}).save(folder / "finn_estimate.json")
+    proof = FinnVerification.load(folder / "finn_verification.json")
+    wrong = replace(proof.stages[1], exact=False, node="MVAU_hls_0", differing_values=3, max_diff_steps=2)
+    stages = (replace(proof.stages[0], rounding_flips=1), wrong)
+    replace(proof, stages=stages).save(folder / "finn_verification.json")
+    page = Parsed(write_report(folder).read_text(encoding="utf-8"))
+    text = " ".join(page.text.split())
+    for sentence in (
+        "FINN estimates 1,000,000 LUT and 2 BRAM18 at 1,041,667 samples per second: above the budget of lut.",
+        "with FINN's own parallelism for the frame rate",
+        "they part at the stage “hardware layers”, first at MVAU_hls_0.",
+        "1 value within a float32 rounding error",
+        "model.qonnx.onnx is not the file that FINN read",
+    ):
+        assert sentence in text, sentence
+    assert sum(a.get("class") == "notice" for a in page.of("p")) == 2
+
+
+@pytest.mark.parametrize("name", ["finn_estimate.json", "finn_verification.json"])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "gfb_brevitas.finn_estimate"}', None])
+def test_damaged_files_of_finn_are_named(
+    run_folder: Folder, tmp_path: Path, name: str, content: str | None
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder("on_a_board"), folder)
+    kind = name.removesuffix(".json")
+    if content is None:
+        write_document(folder / name, kind, {"nodes": [{}], "stages": [{}], "samples": 1})
+    else:
+        (folder / name).write_text(content)
+    with pytest.raises(CheckpointError, match=rf"{name}' is damaged"):
+        write_report(folder)
+    load = FinnEstimate.load if kind == "finn_estimate" else FinnVerification.load
+    with pytest.raises(CheckpointError, match=rf"{name}' is damaged"):
+        load(folder / name)
 
 
 def test_names_stay_text(written: Callable[[str], Parsed]) -> None:
@@ -209,3 +283,16 @@ def test_a_missing_package_is_named_with_the_command(
     ):
         write_report(run_folder("single"), tmp_path / "report.html")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_compared_is_named(run_folder: Folder) -> None:
+    run = RecordedRun.load(run_folder("ended"))
+    assert run.summary is not None
+    rows = [{**row, "measured": "validation metric"} for row in run.summary["comparison"]]
+    (*_, sentence) = in_words(replace(run, summary={**run.summary, "comparison": rows}))
+    assert sentence.startswith("Validation metric is 0.02 above uniform 4 with ")
+
+
+def test_without_uniform_widths_the_report_says_how_to_get_them(written: Callable[[str], Parsed]) -> None:
+    text = " ".join(written("given").text.split())
+    assert "No uniform widths were trained for a comparison. baselines: [2, 3] in the configuration" in text

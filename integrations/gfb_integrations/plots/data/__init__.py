@@ -6,6 +6,7 @@ from gfb_integrations.plots.data.comparison import Comparison
 from gfb_integrations.plots.data.convergence import Convergence
 from gfb_integrations.plots.data.front import Front
 from gfb_integrations.plots.data.layer_costs import LayerCosts
+from gfb_integrations.plots.data.resources import ResourcesPerLayer
 from gfb_integrations.plots.data.sensitivity import Sensitivity
 from gfb_integrations.plots.data.table import ChartData, DataTable
 from gfb_integrations.plots.data.training import Training
@@ -19,6 +20,7 @@ __all__ = [
     "DataTable",
     "Front",
     "LayerCosts",
+    "ResourcesPerLayer",
     "Sensitivity",
     "Training",
 ]

@@ -4,53 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from gfb_brevitas.profile import QuantizerInfo
-from gfb_brevitas.search import RecordedRun
-from gfb_brevitas.space import Bits
 from gfb_integrations.plots.data.table import Cell, DataTable, counted, listed, number_text
-from gfb_integrations.plots.data.widths import labels, reference_name, reference_widths, widths_in_force
+from gfb_integrations.plots.data.widths import OfWidths
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class BitsPerLayer:
-    """The widths in force.
-
-    Attributes:
-        run: The run.
-    """
-
-    run: RecordedRun
-
-    @cached_property
-    def widths(self) -> Bits | None:
-        """Shape ``(quantizers,)``."""
-        return widths_in_force(self.run)
-
-    @cached_property
-    def reference(self) -> Bits | None:
-        """Uniform widths to compare with, shape ``(quantizers,)``."""
-        return reference_widths(self.run)
-
-    @property
-    def reference_name(self) -> str:
-        """What the reference is called."""
-        return reference_name(self.run)
-
-    @cached_property
-    def labels(self) -> tuple[str, ...]:
-        """Short names in forward order."""
-        return labels(self.run)
-
-    @property
-    def missing(self) -> str | None:
-        """Why there is nothing to draw."""
-        if not self.run.quantizers:
-            return "The model has no quantizer that is searched."
-        return "No allocation was recorded yet." if self.widths is None else None
+class BitsPerLayer(OfWidths):
+    """The widths in force."""
 
     def of_kind(self, kind: str) -> Iterator[tuple[int, QuantizerInfo]]:
         """Place and quantizer, for the quantizers of a kind."""

@@ -7,10 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
-from gfb_brevitas.search import RecordedRun
 from gfb_brevitas.space import Bits, Vector
 from gfb_integrations.plots.data.table import DataTable, counted, listed
-from gfb_integrations.plots.data.widths import labels, reference_name, reference_widths, widths_in_force
+from gfb_integrations.plots.data.widths import OfWidths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,34 +34,8 @@ class LayerProducts:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LayerCosts:
-    """Costs by layer, of the widths in force.
-
-    Attributes:
-        run: The run.
-    """
-
-    run: RecordedRun
-
-    @cached_property
-    def widths(self) -> Bits | None:
-        """The widths in force."""
-        return widths_in_force(self.run)
-
-    @cached_property
-    def reference(self) -> Bits | None:
-        """Uniform widths to compare with."""
-        return reference_widths(self.run)
-
-    @property
-    def reference_name(self) -> str:
-        """What the reference is called."""
-        return reference_name(self.run)
-
-    @cached_property
-    def labels(self) -> tuple[str, ...]:
-        """Short names of the quantizers in forward order."""
-        return labels(self.run)
+class LayerCosts(OfWidths):
+    """Costs by layer, of the widths in force."""
 
     def sizes(self, bits: Bits) -> Vector:
         """Bits of the values of every quantizer, shape ``(quantizers,)``."""
@@ -83,13 +56,6 @@ class LayerCosts:
             for place, q in enumerate(self.run.quantizers)
             if q.kind == "weight" and len(q.feeds) == 1 and q.macs and q.feeds[0] in inputs
         )
-
-    @property
-    def missing(self) -> str | None:
-        """Why there is nothing to draw."""
-        if not self.run.quantizers:
-            return "The model has no quantizer that is searched."
-        return "No allocation was recorded yet." if self.widths is None else None
 
     def description(self) -> str:
         """The chart in words."""

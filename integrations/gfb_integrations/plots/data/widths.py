@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from typing import Any
 
@@ -12,6 +14,44 @@ from gfb_brevitas.search import RecordedRun
 from gfb_brevitas.space import Bits
 
 LONGEST_LABEL = 34
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OfWidths:
+    """What a chart of the widths in force begins with.
+
+    Attributes:
+        run: The run.
+    """
+
+    run: RecordedRun
+
+    @cached_property
+    def widths(self) -> Bits | None:
+        """The widths in force, shape ``(quantizers,)``."""
+        return widths_in_force(self.run)
+
+    @cached_property
+    def reference(self) -> Bits | None:
+        """Uniform widths to compare with, shape ``(quantizers,)``."""
+        return reference_widths(self.run)
+
+    @property
+    def reference_name(self) -> str:
+        """What the reference is called."""
+        return reference_name(self.run)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """Short names of the quantizers in forward order."""
+        return labels(self.run)
+
+    @property
+    def missing(self) -> str | None:
+        """Why there is nothing to draw."""
+        if not self.run.quantizers:
+            return "The model has no quantizer that is searched."
+        return "No allocation was recorded yet." if self.widths is None else None
 
 
 def widths_in_force(run: RecordedRun) -> Bits | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gfb_integrations.plots.paper._comparison import comparison
     from gfb_integrations.plots.paper._convergence import convergence
     from gfb_integrations.plots.paper._front import front
+    from gfb_integrations.plots.paper._resources import resources_per_layer
     from gfb_integrations.plots.paper._saving import save_figures
     from gfb_integrations.plots.paper._sensitivity import sensitivity
     from gfb_integrations.plots.paper._training import training_curves
@@ -33,6 +34,7 @@ __all__ = [
     "convergence",
     "costs_per_layer",
     "front",
+    "resources_per_layer",
     "save_figures",
     "sensitivity",
     "training_curves",
@@ -45,6 +47,7 @@ _MODULES = {
     "convergence": "_convergence",
     "costs_per_layer": "_bars",
     "front": "_front",
+    "resources_per_layer": "_resources",
     "save_figures": "_saving",
     "sensitivity": "_sensitivity",
     "training_curves": "_training",

@@ -21,6 +21,7 @@ from gfb_integrations.plots.paper._comparison import comparison
 from gfb_integrations.plots.paper._convergence import convergence
 from gfb_integrations.plots.paper._figure import STYLE
 from gfb_integrations.plots.paper._front import front
+from gfb_integrations.plots.paper._resources import resources_per_layer
 from gfb_integrations.plots.paper._sensitivity import sensitivity
 from gfb_integrations.plots.paper._training import training_curves
 
@@ -36,6 +37,7 @@ _FIGURES: tuple[tuple[type[Any], Callable[[RecordedRun], Figure]], ...] = (
     (data.Clipping, clipping_curves),
     (data.Sensitivity, sensitivity),
     (data.LayerCosts, costs_per_layer),
+    (data.ResourcesPerLayer, resources_per_layer),
     (data.Comparison, comparison),
 )
 

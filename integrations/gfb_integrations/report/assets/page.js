@@ -72,12 +72,16 @@
     document.documentElement.dataset.drawn = String(drawn.length);
   };
 
-  // On paper a chart is as wide as the page, and what is folded stays folded.
+  // On paper a chart is as wide as the page, and settings are unfolded.
   const paper = 670;
+  let unfolded = [];
   window.addEventListener("beforeprint", () => {
+    unfolded = [...document.querySelectorAll("details.on-paper:not([open])")];
+    for (const folded of unfolded) folded.open = true;
     for (const box of drawn) Plotly.relayout(box, { autosize: false, width: paper });
   });
   window.addEventListener("afterprint", () => {
+    for (const folded of unfolded) folded.open = false;
     for (const box of drawn) Plotly.relayout(box, { autosize: true, width: null });
   });
   if (window.innerWidth < 1160) document.querySelector(".contents").open = false;
