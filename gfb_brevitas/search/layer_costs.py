@@ -11,6 +11,7 @@ from gfb_brevitas.constraints import Constraints
 from gfb_brevitas.costs.protocol import HardwareCost, Joining, LayeredCost
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.profile import ModelProfile
+from gfb_brevitas.search.formats import require_format
 from gfb_brevitas.search.history import json_ready
 from gfb_brevitas.space import Bits
 
@@ -119,8 +120,7 @@ def read_layer_costs(document: Any) -> RecordedLayerCosts:
     Raises:
         KeyError, TypeError, ValueError: If it is something else.
     """
-    if (document["format"], document["version"]) != (LAYER_COSTS_FORMAT, LAYER_COSTS_VERSION):
-        raise ValueError(f"it is not of format {LAYER_COSTS_FORMAT!r}, version {LAYER_COSTS_VERSION}")
+    require_format(document, LAYER_COSTS_FORMAT, LAYER_COSTS_VERSION)
     return RecordedLayerCosts(
         budgets=tuple(_read_budget(row) for row in document["budgets"]),
         hardware=tuple(dict(entry) for entry in document["hardware"]),

@@ -18,6 +18,7 @@ from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.errors import AllocationError, CheckpointError
 from gfb_brevitas.files import unsealed
 from gfb_brevitas.profile import QuantizerInfo, RefusedQuantizer
+from gfb_brevitas.search.formats import require_format, unreadable
 from gfb_brevitas.search.history import History
 from gfb_brevitas.search.json_lines import JsonLinesFile
 from gfb_brevitas.search.layer_costs import RecordedLayerCosts, read_layer_costs
@@ -190,14 +191,14 @@ class RecordedRun:
                 sensitivity=tables[0] if tables else None,
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{str(file)!r} is damaged: {_reason(error)}.") from error
+            raise unreadable(file, error) from error
 
 
 def _read(path: Path, understood: Callable[[Any], _Read]) -> _Read:
     try:
         return understood(unsealed(json.loads(path.read_text(encoding="utf-8"))))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{str(path)!r} is damaged: {_reason(error)}.") from error
+        raise unreadable(path, error) from error
 
 
 def _history(path: Path, summary: Mapping[str, Any] | None) -> History:
@@ -212,14 +213,14 @@ def _history(path: Path, summary: Mapping[str, Any] | None) -> History:
 
 
 def _beginning(document: Any) -> tuple[str, Mapping[str, Any], Mapping[str, str]]:
-    _require_format(document, FORMAT, VERSION)
+    require_format(document, FORMAT, VERSION)
     return str(document["run"]), _mapping(document["configuration"]), _mapping(document["versions"])
 
 
 def _profile(
     document: Any,
 ) -> tuple[tuple[QuantizerInfo, ...], tuple[RefusedQuantizer, ...], tuple[RecordedBudget, ...]]:
-    _require_format(document, PROFILE_FORMAT, PROFILE_VERSION)
+    require_format(document, PROFILE_FORMAT, PROFILE_VERSION)
     known = {field.name for field in fields(QuantizerInfo)}
     quantizers = tuple(
         QuantizerInfo(
@@ -240,7 +241,7 @@ def _profile(
 
 
 def _summary(document: Any) -> Mapping[str, Any]:
-    _require_format(document, f"{FORMAT}.summary", VERSION)
+    require_format(document, f"{FORMAT}.summary", VERSION)
     return _mapping(document)
 
 
@@ -255,11 +256,6 @@ def _allocation(path: Path) -> BitAllocation:
         raise CheckpointError(str(error)) from error
 
 
-def _require_format(document: Any, name: str, version: int) -> None:
-    if document["format"] != name or document["version"] != version:
-        raise ValueError(f"it is not of format {name!r}, version {version}")
-
-
 def _mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise TypeError(f"an object is expected, not {value!r}")
@@ -272,7 +268,3 @@ def _float(value: Any) -> float:
 
 def _floats(values: Any) -> Vector:
     return np.array(values, dtype=np.float64)  # None becomes NaN
-
-
-def _reason(error: Exception) -> str:
-    return f"it lacks {error}" if isinstance(error, KeyError) else str(error).rstrip(".")

@@ -32,6 +32,7 @@ from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.errors import CheckpointError, ConfigurationError
 from gfb_brevitas.files import remove_unfinished, sealed, unsealed, write_text_atomically
 from gfb_brevitas.search.checkpoint import CheckpointStore
+from gfb_brevitas.search.formats import require_format, unreadable
 from gfb_brevitas.search.generation_log import GenerationLog
 from gfb_brevitas.search.history import History, Record
 from gfb_brevitas.search.json_lines import JsonLinesFile
@@ -169,13 +170,10 @@ class RunFolder:
     def _entry(self, key: str) -> Any:
         try:
             document = unsealed(json.loads(self._config.read_text(encoding="utf-8")))
-            if document["format"] != FORMAT or document["version"] != VERSION:
-                raise ValueError(f"it is not of format {FORMAT!r}, version {VERSION}")
+            require_format(document, FORMAT, VERSION)
             return document[key]
-        except KeyError as error:
-            raise CheckpointError(f"{str(self._config)!r} is damaged: it lacks {error}.") from error
-        except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise CheckpointError(f"{str(self._config)!r} is damaged: {error}.") from error
+        except (KeyError, OSError, ValueError, TypeError, RecursionError) as error:
+            raise unreadable(self._config, error) from error
 
     def require_in_place(self) -> None:
         """Check that the folder is still the one that was opened.

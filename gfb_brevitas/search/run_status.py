@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from gfb_brevitas.errors import CheckpointError
 from gfb_brevitas.files import sealed, unsealed, write_text_atomically
+from gfb_brevitas.search.formats import require_format, unreadable
 from gfb_brevitas.search.run_lock import Holder, holder_of
 
 FILE_NAME = "status.json"
@@ -119,16 +119,15 @@ def read_status(folder: Path) -> RunStatus:
     except FileNotFoundError:  # also of a version that wrote none
         return RunStatus(state="stopped", since=last)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{str(path)!r} is damaged: {error}.") from error
+        raise unreadable(path, error) from error
     try:
         return _failure(unsealed(json.loads(text)))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{str(path)!r} is damaged: {error}.") from error
+        raise unreadable(path, error) from error
 
 
 def _failure(document: Mapping[str, Any]) -> RunStatus:
-    if document["format"] != _FORMAT or document["version"] != _VERSION:
-        raise ValueError(f"it is not of format {_FORMAT!r}, version {_VERSION}")
+    require_format(document, _FORMAT, _VERSION)
     state: State = "interrupted" if document["state"] == "interrupted" else "failed"
     since = datetime.fromisoformat(document["time"])
     return RunStatus(state=state, since=since, error=str(document["error"]))

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,6 @@ QUICK = {"kills": 2, "tries": 1, "slow_tries": 1, "damages": 20, "longest_s": 60
 
 def mlflow_killed(course: Course, server: MlflowServer) -> None:
     """The MLflow server is killed at a random moment and started again two seconds later."""
-    from mlflow import MlflowClient
-
-    from tests.integrations.mlflow.reading import points, shows
-
-    client = MlflowClient(server.url)
     for folder in course.folders():
         process = RunProcess(folder, tracking=server.url)
         process.wait_for_lines(int(course.rng.integers(1, len(course.expected.history))))
@@ -51,14 +47,37 @@ def mlflow_killed(course: Course, server: MlflowServer) -> None:
         if first.allocation is None:
             course.note([first.error or "it died"])
             continue
-        # What was left when the run ended is delivered by the next process that works in the folder.
-        course.judge(folder, RunProcess(folder, tracking=server.url).wait())
-        experiment = client.get_experiment_by_name(folder.name)
-        found = [] if experiment is None else client.search_runs([experiment.experiment_id])
-        searches = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
-        history = RecordedRun.load(folder / "run").history
-        if len(searches) != 1 or not shows(points(client, searches[0]), history):
-            course.note(["MLflow does not show the history"])
+        _judge_tracked(course, folder, server)
+
+
+def tracked_search_killed(course: Course, server: MlflowServer) -> None:
+    """A search that MLflow follows is killed at a random moment, and resumed."""
+    for folder in course.folders():
+        process = RunProcess(folder, tracking=server.url)
+        process.wait_for_lines(int(course.rng.integers(1, len(course.expected.history))))
+        process.end()
+        _judge_tracked(course, folder, server)
+
+
+def _judge_tracked(course: Course, folder: Path, server: MlflowServer) -> None:
+    # What is left when a run ends is delivered by the next process that works in the folder.
+    outcome = RunProcess(folder, tracking=server.url).wait()
+    course.judge(folder, outcome, further=_missing_in_mlflow(folder, server))
+
+
+def _missing_in_mlflow(folder: Path, server: MlflowServer) -> list[str]:
+    from mlflow import MlflowClient
+
+    from tests.integrations.mlflow.reading import points, shows
+
+    client = MlflowClient(server.url)
+    experiment = client.get_experiment_by_name(folder.name)
+    found = [] if experiment is None else client.search_runs([experiment.experiment_id])
+    searches = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+    history = RecordedRun.load(folder / "run").history
+    if len(searches) == 1 and shows(points(client, searches[0]), history):
+        return []
+    return ["MLflow does not show the history"]
 
 
 def damaged(kind: damage.FileKind) -> Callable[[Course], None]:
@@ -99,6 +118,7 @@ def _server_faults(
     server = MlflowServer(root, copied_store(root / "empty.db", root / "mlflow"))
     stack.enter_context(running(server))
     yield "MLflow server killed and restarted", lambda course: mlflow_killed(course, server), slow
+    yield "SIGKILL of a search that MLflow follows", partial(tracked_search_killed, server=server), slow
     database = stack.enter_context(postgresql_server())
     for name, fault in (
         ("PostgreSQL killed and restarted", databases.server_killed),

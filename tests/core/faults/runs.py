@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -259,9 +259,11 @@ class Course:
             longest_s /= len(self.expected.history)
         time.sleep(float(self.rng.uniform(0.0, longest_s)))
 
-    def judge(self, folder: Path, outcome: Outcome, place: str | None = None) -> None:
-        """Compare what a run came to with the undisturbed one."""
-        problems = list(self._problems(folder, outcome, place or database_in(folder)))
+    def judge(
+        self, folder: Path, outcome: Outcome, place: str | None = None, further: Sequence[str] = ()
+    ) -> None:
+        """Compare what a run came to with the undisturbed one; further problems count as the same try's."""
+        problems = [*self._problems(folder, outcome, place or database_in(folder)), *further]
         self.note(problems, differs=outcome.allocation not in (None, self.expected.outcome.allocation))
 
     def note(self, problems: list[str], *, differs: bool = False) -> None:

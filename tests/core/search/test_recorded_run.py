@@ -12,7 +12,7 @@ import pytest
 
 from gfb_brevitas.constraints import Constraints
 from gfb_brevitas.errors import CheckpointError
-from gfb_brevitas.files import sealed
+from gfb_brevitas.files import sealed, unsealed
 from gfb_brevitas.rules import Fix, Tie
 from gfb_brevitas.search import Callback, EpochRecord, RecordedRun, SearchResult
 from tests.core.search.small_problem import budgets, run, searchable
@@ -121,3 +121,16 @@ def test_damaged_candidates_are_named(ended: SearchResult, tmp_path: Path, chang
     file.write_text("".join(f"{json.dumps(sealed(line))}\n" for line in lines))
     with pytest.raises(CheckpointError, match=r"step-01\.jsonl"):
         _ = RecordedRun.load(folder).candidates
+
+
+@pytest.mark.parametrize("name", ["config.json", "profile.json", "summary.json", "layer_costs.json"])
+def test_a_file_of_another_release_is_not_called_damaged(
+    ended: SearchResult, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(ended.run_folder or "", folder)
+    document = unsealed(json.loads((folder / name).read_text()))
+    (folder / name).write_text(json.dumps(sealed({**document, "version": 2})))
+    with pytest.raises(CheckpointError, match=f"{name}' is of version 2 of its format") as raised:
+        RecordedRun.load(folder)
+    assert "damaged" not in str(raised.value)
