@@ -21,7 +21,7 @@ def comparison(run: RecordedRun) -> go.Figure:
     data = Comparison(run=run)
     if data.missing is not None:
         return message(TITLE, data.missing)
-    made = figure(TITLE, ["test accuracy"], [240])
+    made = figure(TITLE, [data.measured], [240])
     sizes = [model.weight_kilobytes for model in data.models]
     middle = (min(sizes) + max(sizes)) / 2
     for searched, name, symbol, colour in (
@@ -41,7 +41,8 @@ def comparison(run: RecordedRun) -> go.Figure:
                     for size in (model.weight_kilobytes for model in models)
                 ],
                 textfont={"size": 12, "color": INK},
-                hovertemplate="%{text}<br>%{y:.2%} with %{x:.4~g} kB of weights<extra></extra>",
+                hovertemplate=f"%{{text}}<br>%{{y:{'.2%' if data.is_share else '.4~g'}}}"
+                " with %{x:.4~g} kB of weights<extra></extra>",
                 name=name,
             )
     values = [model.accuracy for model in data.models]
@@ -50,5 +51,8 @@ def comparison(run: RecordedRun) -> go.Figure:
         range=[min(sizes) - 0.3 * across, max(sizes) + 0.3 * across],
         title={"text": "weights in kB", "standoff": 6},
     )
-    made.update_yaxes(tickformat=".1%", range=[min(values) - 0.35 * up, max(values) + 0.35 * up])
+    made.update_yaxes(
+        tickformat=".1%" if data.is_share else ".3~g",
+        range=[min(values) - 0.35 * up, max(values) + 0.35 * up],
+    )
     return made

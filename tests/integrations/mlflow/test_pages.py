@@ -25,6 +25,7 @@ def test_the_run_and_its_charts_are_shown(shared_server: MlflowServer, tmp_path:
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 1600})
         page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
         page.goto(page_of_run)
         page.get_by_text("generation/best_value").first.wait_for(timeout=30_000)
         page.get_by_text("budgets.0.cost.name").first.wait_for(timeout=30_000)

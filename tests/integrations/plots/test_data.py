@@ -13,6 +13,7 @@ import pytest
 from gfb_brevitas import RecordedRun
 from gfb_brevitas.profile import QuantizerInfo
 from gfb_brevitas.search import EvaluatedCandidates
+from gfb_integrations.plots import comparison
 from gfb_integrations.plots.data import (
     BitsPerLayer,
     Clipping,
@@ -293,3 +294,13 @@ def test_rows_of_a_comparison_that_cannot_be_read_are_left_out(ended: RecordedRu
     assert [model.name for model in models] == ["uniform 4", "searched, budget 4"]
     assert [model.searched for model in models] == [False, True]
     assert math.isclose(models[0].weight_kilobytes, 0.072)
+
+
+def test_a_comparison_by_another_measure_is_named(ended: RecordedRun) -> None:
+    assert ended.summary is not None
+    rows = [{**row, "measured": "validation metric"} for row in ended.summary["comparison"]]
+    shown = Comparison(run=replace(ended, summary={**ended.summary, "comparison": rows}))
+    assert shown.description().startswith("Validation metric and size of the weights: ")
+    assert shown.table().columns[1] == "validation metric" and shown.table().rows[0][1] == "0.91"
+    assert Comparison(run=ended).table().rows[0][1] == "91.00%"
+    assert "test accuracy" not in str(comparison(shown.run).to_json())

@@ -88,6 +88,17 @@ def test_every_budget_has_a_panel_with_its_limit(run_folder: Folder) -> None:
     assert len(lines) == len(run.budgets) and all(line.line.shape == "hv" for line in lines)
 
 
+def test_convergence_has_every_line_of_every_step(run_folder: Folder) -> None:
+    run = RecordedRun.load(run_folder("ended"))
+    step = run.history.steps[0]
+    generations = [g for g in run.history.generations if (g.round, g.step) == (step.round, step.step)]
+    traces = plots.convergence(run).data
+    found = {trace.name: list(trace.y)[: len(generations)] for trace in traces}
+    assert found["step size"] == [g.step_size for g in generations]
+    assert found["best"] == [g.best_value for g in generations]
+    assert found["median"] == [g.median_value for g in generations]
+
+
 def test_every_budget_has_a_panel_of_its_layers(run_folder: Folder) -> None:
     run = RecordedRun.load(run_folder("on_a_board"))
     assert run.layer_costs is not None

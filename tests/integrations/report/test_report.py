@@ -296,3 +296,10 @@ def test_what_was_compared_is_named(run_folder: Folder) -> None:
 def test_without_uniform_widths_the_report_says_how_to_get_them(written: Callable[[str], Parsed]) -> None:
     text = " ".join(written("given").text.split())
     assert "No uniform widths were trained for a comparison. baselines: [2, 3] in the configuration" in text
+
+
+def test_the_page_may_ask_nobody_for_anything(written: Callable[[str], Parsed]) -> None:
+    (policy,) = (a["content"] for a in written("ended").of("meta") if "http-equiv" in a)
+    assert policy is not None and "http:" not in policy and "https:" not in policy and "*" not in policy
+    directives = dict(part.split(maxsplit=1) for part in policy.split("; "))
+    assert directives["default-src"] == directives["base-uri"] == directives["form-action"] == "'none'"

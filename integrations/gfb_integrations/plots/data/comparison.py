@@ -55,6 +55,22 @@ class Comparison:
         return tuple(filter(None, map(_model, rows if isinstance(rows, list) else [])))
 
     @property
+    def measured(self) -> str:
+        """What the models are compared by: ``"test accuracy"`` unless the rows say something else."""
+        rows = (self.run.summary or {}).get("comparison")
+        first = rows[0] if isinstance(rows, list) and rows and isinstance(rows[0], Mapping) else {}
+        return str(first.get("measured") or "test accuracy")
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a share, shown in percent."""
+        return self.measured.endswith("accuracy")
+
+    def value_text(self, model: TrainedModel) -> str:
+        """A model's value, for people."""
+        return f"{model.accuracy:.2%}" if self.is_share else f"{model.accuracy:.4g}"
+
+    @property
     def missing(self) -> str | None:
         """Why there is nothing to draw."""
         return None if len(self.models) > 1 else "No uniform widths were trained for a comparison."
@@ -62,17 +78,17 @@ class Comparison:
     def description(self) -> str:
         """The chart in words."""
         said = [
-            f"{model.name} reaches {model.accuracy:.2%} with {model.weight_kilobytes:.3g} kB of weights"
+            f"{model.name} reaches {self.value_text(model)} with {model.weight_kilobytes:.3g} kB of weights"
             for model in self.models
         ]
-        return f"Test accuracy and size of the weights: {listed(said, 8)}."
+        return f"{self.measured.capitalize()} and size of the weights: {listed(said, 8)}."
 
     def table(self) -> DataTable:
         """The chart in numbers."""
         rows = tuple(
             (
                 m.name,
-                f"{m.accuracy:.2%}",
+                self.value_text(m),
                 f"{m.weight_kilobytes:.4g}",
                 m.mean_weight_bits,
                 m.mean_activation_bits,
@@ -81,7 +97,7 @@ class Comparison:
             )
             for m in self.models
         )
-        columns = ("model", "test accuracy", "weights in kB", "mean weight bits", "mean activation bits")
+        columns = ("model", self.measured, "weights in kB", "mean weight bits", "mean activation bits")
         return DataTable(columns=(*columns, "bit operations", "epochs"), rows=rows)
 
 

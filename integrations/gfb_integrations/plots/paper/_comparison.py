@@ -17,7 +17,7 @@ def comparison(run: RecordedRun) -> Figure:
     data = Comparison(run=run)
     if data.missing is not None:
         return message(data.missing)
-    figure, (axis,) = panels(["test accuracy"], [2.3])
+    figure, (axis,) = panels([data.measured], [2.3])
     for model in data.models:
         point = (model.weight_kilobytes, model.accuracy)
         axis.plot(
@@ -29,5 +29,6 @@ def comparison(run: RecordedRun) -> Figure:
         axis.annotate(model.name, point, (7, 3), textcoords="offset points")
     axis.margins(0.16, 0.2)
     axis.set_xlabel("weights in kB")
-    axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    if data.is_share:
+        axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     return figure
