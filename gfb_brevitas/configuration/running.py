@@ -4,45 +4,40 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from contextlib import chdir
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-import yaml
 from torch import nn
 
 from gfb_brevitas.adapters.searchable import SearchableModel, make_searchable
 from gfb_brevitas.configuration.document import Document, read_document
-from gfb_brevitas.configuration.losses import LOSSES, METRICS, Loss, accuracy_on
-from gfb_brevitas.configuration.references import call, load_object, users_code
-from gfb_brevitas.configuration.schema import (
-    BoardBudget,
-    CostBudget,
-    FixRule,
-    PaperBudgets,
-    RangeRule,
-    RunConfiguration,
+from gfb_brevitas.configuration.keeping import (
+    CODE_FOLDER,
+    FILE_NAME,
+    STARTED_IN,
+    Keeping,
+    require_free_name,
 )
+from gfb_brevitas.configuration.losses import LOSSES, METRICS, Loss, accuracy_on
+from gfb_brevitas.configuration.objects import as_dict, budgets_of, rule_of, tupled
+from gfb_brevitas.configuration.references import call, load_object, users_code
+from gfb_brevitas.configuration.schema import RunConfiguration
 from gfb_brevitas.configuration.validation import settings_of, validated
-from gfb_brevitas.constraints import Budget, paper_budgets
-from gfb_brevitas.costs import cost_from_name
+from gfb_brevitas.constraints import Budget
 from gfb_brevitas.errors import CheckpointError, ConfigurationError, GfbError
 from gfb_brevitas.evaluation.batches import Batches
-from gfb_brevitas.files import write_text_atomically
-from gfb_brevitas.rules import Fix, Range, Rule, Tie
+from gfb_brevitas.rules import Range, Rule
 from gfb_brevitas.search.alternation import fit
-from gfb_brevitas.search.callbacks import AnyCallback, StartRecord, require_callbacks
+from gfb_brevitas.search.callbacks import AnyCallback, require_callbacks
 from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 from gfb_brevitas.search.presets import preset
 from gfb_brevitas.search.result import SearchResult
-from gfb_brevitas.search.saving import saving
 from gfb_brevitas.search.storages import absolute_storage
 from gfb_brevitas.search.training_loop import TrainingLoop
 
-FILE_NAME = "run.yaml"
-"""The configuration in a run's folder, with all that was changed on the command line."""
-_CODE_FOLDER, _STARTED_IN = "code_folder", "started_in"
 _FUNCTIONS = ("optimizer", "schedule")  # settings of the training that may be user code
 
 
@@ -82,7 +77,7 @@ class ConfiguredRun:
             ConfigurationError: Naming every setting that is wrong and its line.
         """
         content = dict(document.content)
-        kept = [content.pop(name, None) for name in (_CODE_FOLDER, _STARTED_IN)]
+        kept = [content.pop(name, None) for name in (CODE_FOLDER, STARTED_IN)]
         code = code or (Path(kept[0]) if isinstance(kept[0], str) else document.path.parent)
         started_in = started_in or (Path(kept[1]) if isinstance(kept[1], str) else Path.cwd())
         document = replace(document, content=content)
@@ -115,8 +110,8 @@ class ConfiguredRun:
                 "a program goes on when the program's command is repeated."
             )
         document = read_document(path)
-        if not isinstance(document.content.get(_CODE_FOLDER), str):
-            raise ConfigurationError(f"{str(path)!r} is damaged: it lacks `{_CODE_FOLDER}`.")
+        if not isinstance(document.content.get(CODE_FOLDER), str):
+            raise ConfigurationError(f"{str(path)!r} is damaged: it lacks `{CODE_FOLDER}`.")
         return cls.of(replace(document, content={**document.content, "run_folder": str(folder)}))
 
     @property
@@ -134,8 +129,8 @@ class ConfiguredRun:
     def search(self) -> SearchConfig:
         """Settings of the search."""
         chosen = self.configuration.preset
-        base = {} if chosen is None else _as_dict(preset(chosen).search)
-        values = {name: _tupled(value) for name, value in self.configuration.search.items()}
+        base = {} if chosen is None else as_dict(preset(chosen).search)
+        values = {name: tupled(value) for name, value in self.configuration.search.items()}
         found: SearchConfig = settings_of(SearchConfig, base | values, self.document, "search")
         return found
 
@@ -157,8 +152,8 @@ class ConfiguredRun:
     def training(self) -> TrainingConfig:
         """Settings of the training; functions of the user are loaded."""
         chosen, given = self.configuration.preset, self.configuration.training
-        base = {} if chosen is None else _as_dict(preset(chosen).training)
-        values = {} if isinstance(given, str) else {name: _tupled(value) for name, value in given.items()}
+        base = {} if chosen is None else as_dict(preset(chosen).training)
+        values = {} if isinstance(given, str) else {name: tupled(value) for name, value in given.items()}
         for name in _FUNCTIONS:
             value = values.get(name)
             if isinstance(value, str) and ":" in value:
@@ -169,13 +164,13 @@ class ConfiguredRun:
     @property
     def rules(self) -> tuple[Rule, ...]:
         """What is said about widths."""
-        return tuple(self._at(("rules", i), _rule, rule) for i, rule in enumerate(self.configuration.rules))
+        return tuple(self._at(("rules", i), rule_of, rule) for i, rule in enumerate(self.configuration.rules))
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
         """The budgets."""
         entries = enumerate(self.configuration.budgets)
-        return tuple(budget for i, entry in entries for budget in self._at(("budgets", i), _budgets, entry))
+        return tuple(budget for i, entry in entries for budget in self._at(("budgets", i), budgets_of, entry))
 
     def model(self) -> tuple[nn.Module, Any]:
         """The user's model, made anew from the seed, and example inputs.
@@ -251,13 +246,13 @@ class ConfiguredRun:
             callbacks: As :func:`gfb_brevitas.fit`.
         """
         searchable, own = self.searchable(), self._callbacks()
-        self._require_free_name()
+        require_free_name(self.run_folder)
         return self._fit(
             searchable,
             run_folder=self.run_folder,
             storage=self.storage,
             name=self.configuration.name,
-            callbacks=[_Keeping(self), *callbacks, *own],
+            callbacks=[self._keeping, *callbacks, *own],
         )
 
     def fit_uniform(
@@ -285,20 +280,27 @@ class ConfiguredRun:
         train = self.batches("train_batches")
         assert train is not None
         validation = self.batches("validation_batches")
-        return fit(
-            searchable,
-            loss=self._loss(),
-            train_batches=train,
-            validation_batches=validation,
-            search_batches=self.batches("search_batches"),
-            calibration_batches=self.batches("calibration_batches"),
-            budgets=self.budgets,
-            metric=self._metric(validation),
-            search=self.search,
-            training=self._training_of(searchable),
-            resume=True,
-            **settings,
-        )
+        with chdir("."):  # back at the end, should the user's code go elsewhere
+            return fit(
+                searchable,
+                loss=self._loss(),
+                train_batches=train,
+                validation_batches=validation,
+                search_batches=self.batches("search_batches"),
+                calibration_batches=self.batches("calibration_batches"),
+                budgets=self.budgets,
+                metric=self._metric(validation),
+                search=self.search,
+                training=self._training_of(searchable),
+                resume=True,
+                **settings,
+            )
+
+    @property
+    def _keeping(self) -> Keeping:
+        content = self.document.content
+        folder = self.run_folder.absolute()
+        return Keeping(folder=folder, content=content, code=self.code, started_in=self.started_in)
 
     def _training_of(self, searchable: SearchableModel) -> TrainingConfig | TrainingLoop:
         make = self.training_loop
@@ -314,15 +316,6 @@ class ConfiguredRun:
             self._at(("callbacks", i), require_callbacks, [callback])
             own.append(callback)
         return own
-
-    def _require_free_name(self) -> None:
-        """Check that the folder holds no file of the user under the configuration's name."""
-        path = self.run_folder / FILE_NAME
-        if path.exists() and _CODE_FOLDER not in read_document(path).content:
-            raise ConfigurationError(
-                f"{str(path)!r} is where the run keeps its configuration, and it is a file of yours. Give it "
-                "another name, or use another `run_folder`."
-            )
 
     def _loss(self) -> Loss:
         name = self.configuration.loss
@@ -364,53 +357,3 @@ class ConfiguredRun:
             return function(*arguments)
         except GfbError as error:
             raise type(error)(f"{self.document.place(place)}: {error}") from error
-
-
-@dataclass(frozen=True)
-class _Keeping:
-    """Writes the configuration into the folder of a run that has begun there, and so is its only one."""
-
-    run: ConfiguredRun
-
-    def on_start(self, record: StartRecord) -> None:
-        path = self.run.run_folder / FILE_NAME
-        if record.resumed and path.exists():
-            return
-        places = {_CODE_FOLDER: str(self.run.code), _STARTED_IN: str(self.run.started_in)}
-        content = {**places, **self.run.document.content}
-        with saving(path):
-            write_text_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-
-
-def _rule(rule: Any) -> Rule:
-    if isinstance(rule, FixRule):
-        return Fix(_tupled(rule.fix), rule.bits, rule.kind)
-    if isinstance(rule, RangeRule):
-        return Range(_tupled(rule.range), *rule.bits, rule.kind)
-    return Tie(_tupled(rule.tie))
-
-
-def _budgets(entry: Any) -> Sequence[Budget]:
-    if isinstance(entry, PaperBudgets):
-        widths = entry.paper if isinstance(entry.paper, tuple) else (entry.paper, None)
-        return paper_budgets(*widths, preset=entry.preset, rho=entry.rho)
-    if isinstance(entry, BoardBudget):
-        return Budget.board(**entry.model_dump())
-    assert isinstance(entry, CostBudget)
-    return [
-        Budget(
-            cost=cost_from_name(entry.cost, **entry.options),
-            beta=entry.beta,
-            uniform_bits=entry.uniform_bits,
-            limit=entry.limit,
-            rho=entry.rho,
-        )
-    ]
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
-
-
-def _as_dict(settings: Any) -> dict[str, Any]:
-    return {field.name: getattr(settings, field.name) for field in fields(settings)}

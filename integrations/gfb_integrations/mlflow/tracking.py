@@ -8,9 +8,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from getpass import getuser
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -36,6 +33,7 @@ from gfb_integrations.mlflow.events import (
 )
 from gfb_integrations.mlflow.git_state import git_state
 from gfb_integrations.mlflow.models import saved_once
+from gfb_integrations.mlflow.origin import active_run_id, package_versions, source_tags, status_after
 from gfb_integrations.mlflow.session import Session
 from gfb_integrations.mlflow.spool import EXPERIMENT, MODELS, SEARCH, absolute
 
@@ -61,7 +59,6 @@ FILES_AFTERWARDS = (
 )
 """Files of the run folder that are logged when the tracking is closed."""
 _MOST_OF_TAG, _MOST_OF_NAME = 5000, 500  # characters, what every MLflow store takes
-_PACKAGES = ("gfb-brevitas", "torch", "brevitas", "optuna", "numpy", "mlflow")
 
 _logger = logging.getLogger("gfb_brevitas.mlflow")
 _Method = TypeVar("_Method", bound=Callable[..., None])
@@ -182,7 +179,7 @@ class MlflowTracking(Callback):
         session.add(self._run_event(record, session, git))
         session.add(parameters(SEARCH, flat_parameters(record.configuration), identity="params"))
         state = {f"git.{name}": value for name, value in git.items()}
-        session.add(parameters(SEARCH, _versions() | state, identity="params/versions"))
+        session.add(parameters(SEARCH, package_versions() | state, identity="params/versions"))
         for earlier in record.history:  # what a search that was killed could not write down any more
             self._tell(earlier)
 
@@ -315,10 +312,10 @@ class MlflowTracking(Callback):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close(_status_after(error))
+        self.close(status_after(error))
 
     def _close_at_exit(self) -> None:
-        self.close(_status_after(getattr(sys, "last_value", None)))
+        self.close(status_after(getattr(sys, "last_value", None)))
 
     def _tell(self, record: Record) -> None:
         if self._session is not None:
@@ -332,8 +329,8 @@ class MlflowTracking(Callback):
             "run": SEARCH,
             "name": name,
             "experiment": self._experiment,
-            "parent_run_id": self._parent_run_id or _active_run_id(session.uri),
-            "tags": {**_source_tags(record.run_folder, git), **self._tags},
+            "parent_run_id": self._parent_run_id or active_run_id(session.uri),
+            "tags": {**source_tags(record.run_folder, git), **self._tags},
             "id": f"run/{SEARCH}",
         }
 
@@ -359,42 +356,3 @@ class MlflowTracking(Callback):
         if self._session.closed:
             raise ConfigurationError("The tracking is closed. Log before close(), or inside the with block.")
         return self._session
-
-
-def _status_after(error: BaseException | None) -> str:
-    return "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-
-
-def _active_run_id(uri: str) -> str | None:
-    """The user's own run, if it is in the same store."""
-    import mlflow
-
-    active = mlflow.active_run()
-    return (
-        str(active.info.run_id) if active is not None and absolute(mlflow.get_tracking_uri()) == uri else None
-    )
-
-
-def _source_tags(run_folder: Path | None, git: Mapping[str, str]) -> dict[str, str]:
-    """The tags by which MLflow shows where a run comes from."""
-    tags = {"mlflow.source.type": "LOCAL", "mlflow.source.name": sys.argv[0] or "python"}
-    with suppress(OSError, KeyError, ImportError):  # a user without a name
-        tags["mlflow.user"] = getuser()
-    if git:
-        tags["mlflow.source.git.commit"] = git["commit"]
-        tags |= {f"gfb_brevitas.git.{name}": value for name, value in git.items() if name != "commit"}
-        if "branch" in git:
-            tags["mlflow.source.git.branch"] = git["branch"]
-    if run_folder is not None:
-        tags["gfb_brevitas.run_folder"] = str(run_folder.resolve())
-    return tags
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[f"versions.{package}"] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions

@@ -1,0 +1,61 @@
+"""The configuration in a run's folder, with which the run is resumed, exported and begun anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gfb_brevitas.configuration.document import read_document
+from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.files import write_text_atomically
+from gfb_brevitas.search.callbacks import StartRecord
+from gfb_brevitas.search.saving import saving
+
+FILE_NAME = "run.yaml"
+"""The configuration in a run's folder, with all that was changed on the command line."""
+CODE_FOLDER, STARTED_IN = "code_folder", "started_in"
+"""What it says besides: where the user's modules are, and where relative places begin."""
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Writes the configuration into the folder of a run that has begun there, and so is its only one.
+
+    Attributes:
+        folder: The run's folder.
+        content: The configuration.
+        code: Folder of the user's modules.
+        started_in: Folder that relative places begin in.
+    """
+
+    folder: Path
+    content: Mapping[str, Any]
+    code: Path
+    started_in: Path
+
+    def on_start(self, record: StartRecord) -> None:
+        """The run starts or goes on."""
+        path = self.folder / FILE_NAME
+        if record.resumed and path.exists():
+            return
+        content = {CODE_FOLDER: str(self.code), STARTED_IN: str(self.started_in), **self.content}
+        with saving(path):
+            write_text_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def require_free_name(folder: Path) -> None:
+    """Check that a run's folder holds no file of the user under the configuration's name.
+
+    Raises:
+        ConfigurationError: If it does, or what is there cannot be read.
+    """
+    path = folder / FILE_NAME
+    if path.exists() and CODE_FOLDER not in read_document(path).content:
+        raise ConfigurationError(
+            f"{str(path)!r} is where the run keeps its configuration, and it is a file of yours. Give it "
+            "another name, or use another `run_folder`."
+        )
