@@ -133,7 +133,8 @@ class Session:
         self._courier.close(timeout_s)
         if not is_delivered(self.folder):
             _logger.warning(
-                "MLflow has not got everything yet. Once it is there: gfb mlflow deliver %s",
+                "MLflow has not got everything yet. Once %s is there: gfb mlflow deliver %s",
+                without_password(self.uri),
                 self.folder if self._temporary else self.folder.parent,
             )
             return False
