@@ -98,7 +98,7 @@ class CourierProcess:
         _close(self._process.stdin)
         self._process.wait()
         if self._listener is not None:
-            self._listener.join()
+            self._listener.join(_GRACE_S)  # a process of its own may hold the stream
         _close(self._process.stdout)
         self._process = None
 
@@ -125,7 +125,7 @@ def deliver(
         return False
     finally:
         _close(process.stdin)
-        listener.join()
+        listener.join(_GRACE_S)
         _close(process.stdout)
 
 

@@ -133,7 +133,8 @@ class DashboardNotes(Callback):
         if not Path(path).is_file():
             raise ConfigurationError(f"There is no file {str(path)!r} to attach.")
         self._files.append(Path(path))
-        self._refreshing.request()
+        if self._name:  # else with what the search attaches first
+            self._refreshing.request()
 
     def close(self, timeout_s: float | None = None) -> None:
         """Attach what is left, with files that came into the run folder since; wait for it for a while.
