@@ -340,6 +340,7 @@ def test_what_is_deleted_meanwhile_gets_the_rest_when_it_is_restored(
     assert shows(points(client, client.get_run(str(tracking.run_id))), result.history)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_says_nothing_about_the_search(store: str, tmp_path: Path) -> None:
     def fork() -> None:
         if os.fork() == 0:
