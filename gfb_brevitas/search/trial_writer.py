@@ -32,6 +32,7 @@ MOST_AT_ONCE = 32
 """Generations in one transaction."""
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 2.0  # seconds
+_GATHERING = 1.0  # seconds
 
 _logger = logging.getLogger(__name__)
 _Generation = tuple[str, list[FrozenTrial]]
@@ -69,6 +70,7 @@ class TrialWriter:
         self._waiting: deque[_Generation] = deque()
         self._changed = threading.Condition()
         self._at_work = False
+        self._flushes = 0
         self._fails = False
         self._in_doubt = False  # whether some of the oldest generations may be stored already
         self._last_answer = time.monotonic()
@@ -141,7 +143,12 @@ class TrialWriter:
         if self._waiting:
             self._start()
         with self._changed:
-            self._wait_for(lambda: not self._at_work)
+            self._flushes += 1
+            self._changed.notify_all()
+            try:
+                self._wait_for(lambda: not self._at_work)
+            finally:
+                self._flushes -= 1
 
     def close(self, advice: str = "") -> None:
         """Flush; then say what is missing in the storage.
@@ -193,12 +200,21 @@ class TrialWriter:
     def _work(self) -> None:
         try:
             while (batch := self._next_batch()) and self._dispose(batch):
-                pass
+                self._gather()
         except BaseException:  # Ctrl-C, where it is the caller that writes
             with self._changed:
                 self._at_work, self._in_doubt = False, True
                 self._changed.notify_all()
             raise
+
+    def _gather(self) -> None:
+        """Let more generations come: most of a transaction's cost does not depend on how many it holds."""
+        if not self._in_background:
+            return
+        with self._changed:
+            most = min(_GATHERING, self._longest_write / 4)
+            self._changed.wait_for(lambda: self._flushes or len(self._waiting) >= MOST_AT_ONCE, most)
+            self._last_answer = time.monotonic()
 
     def _dispose(self, batch: list[_Generation]) -> bool:
         """Write the oldest generations; ``False`` if the storage goes on failing."""
