@@ -1,6 +1,6 @@
 """Writes a run's trials into the user's storage while the search goes on.
 
-A thread takes whole generations in order, as many at once as are waiting, and adds them in one transaction
+A thread takes whole generations in order, those of about a second at once, and adds them in one transaction
 where the storage has such (:mod:`gfb_brevitas.search.bulk_insert`). It lives while there is something to
 write. A storage that fails is tried again for a while; one that goes on failing, or does not answer at all,
 keeps nobody waiting: its trials stay in memory, and every flush tries once more. All of this is [ours].
