@@ -10,6 +10,7 @@ ARGS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+DEMO := .venv/.demo
 FINN := .venv-finn/.installed
 BENCHMARKS := $(sort $(wildcard tests/benchmarks/bench_*.py))
 
@@ -28,16 +29,19 @@ install: $(INSTALLED)  ## make .venv with everything that the targets below need
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
-$(INSTALLED): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[dev]'
-	@touch $@
+# What the demo needs, and all that the other targets need, which includes it.
+$(DEMO) $(INSTALLED): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[$(EXTRAS)]'
+	@touch $(DEMO) $@
+$(DEMO): EXTRAS := examples,export,report
+$(INSTALLED): EXTRAS := dev
 
 $(FINN): integrations/gfb_integrations/finn/requirements.txt | $(INSTALLED)
 	rm -rf .venv-finn
 	$(BIN)/gfb finn install --prefix .venv-finn
 	@touch $@
 
-demo: $(INSTALLED)  ## search bit widths for a small network on handwritten digits, from scratch
+demo: $(DEMO)  ## search bit widths for a small network on handwritten digits, from scratch
 	rm -rf runs/demo
 	$(BIN)/gfb run examples/digits --run-folder runs/demo $(ARGS)
 
