@@ -116,6 +116,26 @@ class RefusedQuantizer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnknownOperator:
+    """An operator of the forward pass whose multiply-accumulates nobody knows.
+
+    Costs of computation are not defined for a model that has one, until its cost is registered with
+    :func:`~gfb_brevitas.costs.register_operator_cost`.
+
+    Attributes:
+        name: The operator, e.g. ``"mylib::fused_gate"``.
+        layer: Name of the module it runs in; ``""`` for the model itself.
+        reason: Why its cost is not known.
+        quantizers: Names of the searchable quantizers whose values it reads.
+    """
+
+    name: str
+    layer: str
+    reason: str
+    quantizers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelProfile:
     """Everything the search knows about a model, in the order of the forward pass.
 
@@ -123,6 +143,7 @@ class ModelProfile:
         quantizers: The searchable quantizers; column ``j`` of every bit matrix of shape
             ``(candidates, len(quantizers))`` belongs to ``quantizers[j]``.
         products: All products of the forward pass.
+        unknown_operators: Operators that may multiply, and of which it is not known how much.
         refused: Quantizers that are not searched.
         constant_weight_bits: Bits of quantized weights whose width is not searched.
         layers: Every operation of the forward pass, for costs of hardware.
@@ -130,6 +151,7 @@ class ModelProfile:
 
     quantizers: tuple[QuantizerInfo, ...]
     products: tuple[Product, ...] = ()
+    unknown_operators: tuple[UnknownOperator, ...] = ()
     refused: tuple[RefusedQuantizer, ...] = ()
     constant_weight_bits: float = 0.0
     layers: LayerGraph = field(default=LayerGraph(nodes=()), compare=False, repr=False)
