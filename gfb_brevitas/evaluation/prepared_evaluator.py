@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -20,7 +19,7 @@ from gfb_brevitas.evaluation.known_losses import KnownLosses, checked_rows
 from gfb_brevitas.evaluation.modes import BatchNormStatistics, inference_only
 from gfb_brevitas.evaluation.randomness import RandomStream, reseed
 from gfb_brevitas.evaluation.super_batch import Minibatch, SuperBatch
-from gfb_brevitas.prepared import PreparedForward, integer_products_available
+from gfb_brevitas.prepared import PreparedForward, Run, integer_products_available
 from gfb_brevitas.space import Bits, Vector
 
 if TYPE_CHECKING:
@@ -28,14 +27,16 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-AGREEMENT, COARSE_AGREEMENT = 1e-3, 2e-2
-"""Largest relative difference between losses at the largest widths: from FINE_BITS on, and below."""
+EXACT = 1e-5
+"""Largest relative difference between the loss by the model and the loss by what was recorded of the model.
+A larger one may still be NOISE_TIMES what the loss moves when the inputs of the model get rounding noise."""
+NOISE_TIMES, NOISE_REPEATS = 4, 3
+NEGLIGIBLE = 1e-9
 
-CHECKED = 8
-"""Minibatches on which the losses are compared; a step meets new ones, and candidates are ranked on few."""
-
-FINE_BITS = 6
-NEGLIGIBLE = 1e-6
+CHECKED, CHECKED_AT_ONCE, CHECK_EVERY = 8, 3, 32
+"""Minibatches of a step on which losses are compared; after the first few only once so many were computed."""
+DOUBTFUL = 2
+"""So many minibatches with another loss, and no fewer than those without, make the model run itself."""
 
 _forwards: WeakKeyDictionary[SearchableModel, dict[tuple[bool, str], PreparedForward]] = WeakKeyDictionary()
 
@@ -69,8 +70,9 @@ class PreparedEvaluator:
         self._known = KnownLosses(model)
         kept = _forwards.setdefault(model, {})
         self._forward = kept.setdefault((integers, batchnorm), PreparedForward(model, integers=integers))
-        self._proven: set[int] = set()  # serial numbers of minibatches
-        self._is_trusted = True
+        self._verdicts: dict[int, bool] = {}  # by serial numbers of minibatches
+        self._computed_since_check = 0
+        self._doubt = ""
 
     @property
     def fallbacks(self) -> tuple[str, ...]:
@@ -86,13 +88,14 @@ class PreparedEvaluator:
         rows = checked_rows(bits, len(self.model.profile))
         if self._known.refresh(super_batch):
             self._forward.weights_changed()
-            self._proven.clear()
+            self._verdicts.clear()
         before = self.model.space.bits(self.model.allocation)
         try:
             with inference_only(self.model, self.batchnorm), RandomStream(0).active(), self._forward.active():
                 trusted = self._is_trusted
                 self._evaluate_missing(rows, super_batch)
                 if trusted and not self._is_trusted:  # nor are the losses so far
+                    self._say_untrusted()
                     self._known.clear()
                     self._evaluate_missing(rows, super_batch)
         finally:
@@ -110,49 +113,66 @@ class PreparedEvaluator:
                 missing.setdefault(minibatch.serial, (minibatch, []))[1].append(row)
         return list(missing.values())
 
+    @property
+    def _is_trusted(self) -> bool:
+        doubtful = sum(not verdict for verdict in self._verdicts.values())
+        return doubtful < DOUBTFUL or 2 * doubtful < len(self._verdicts)
+
     def _evaluate(self, rows: list[Bits], minibatch: Minibatch) -> None:
         order = self._forward.order_of_columns
         rows = sorted(rows, key=lambda row: tuple(row[order]))
         batch = moved(minibatch.data, self._device)
-        if not _is_finite(batch):  # what eight-bit integers make of NaN is a number
-            with self._forward.suspended():
-                losses = self._computed(rows, batch, minibatch.seed)
-        else:
-            losses = self._computed(rows, batch, minibatch.seed)
-            if self._is_trusted and minibatch.serial not in self._proven and len(self._proven) < CHECKED:
-                self._is_trusted = self._agrees(batch, minibatch.seed)
-                self._proven.add(minibatch.serial)
+        losses = self._computed(rows, batch, minibatch.seed, self._way_for(minibatch, batch))
         for row, loss in zip(rows, losses, strict=True):
             self._known.add(row, minibatch, loss)
 
-    def _computed(self, rows: Iterable[Bits], batch: Any, seed: int) -> list[float]:
+    def _way_for(self, minibatch: Minibatch, batch: Any) -> Run:
+        """How losses on a minibatch are computed: by the program, or where that is in doubt by the model."""
+        if not self._is_trusted or not _is_finite(batch):  # what eight-bit integers make of NaN is a number
+            return "model"
+        if minibatch.serial not in self._verdicts and self._is_check_due():
+            self._verdicts[minibatch.serial] = self._agrees(batch, minibatch.seed)
+            self._computed_since_check = 0
+        return "program" if self._verdicts.get(minibatch.serial, True) else "model"
+
+    def _is_check_due(self) -> bool:
+        if len(self._verdicts) < CHECKED_AT_ONCE or not all(self._verdicts.values()):
+            return True
+        return len(self._verdicts) < CHECKED and self._computed_since_check >= CHECK_EVERY
+
+    def _computed(self, rows: Iterable[Bits], batch: Any, seed: int, way: Run) -> list[float]:
         losses = []
-        with nullcontext() if self._is_trusted else self._forward.suspended():
+        with self._forward.running(way):
             for row in rows:
                 self.model.set_bits(row)
                 reseed(seed)
                 losses.append(scalar_loss(self.loss(self.model, batch)))
+        self._computed_since_check += len(losses)
         return torch.stack(losses).tolist()
 
     def _agrees(self, batch: Any, seed: int) -> bool:
-        """Whether the loss of a minibatch is the model's own, at the largest widths.
+        """Whether the loss of a minibatch is the model's own where what was recorded of it runs.
 
-        There rounding to the other side of a border changes least. What a program cannot see (numbers read
-        behind PyTorch's back, values that the loss takes from elsewhere than the outputs) shows in the loss.
+        That takes the model's own operations, so the losses are the same, unless something shows that no
+        recording sees: numbers read behind PyTorch's back, values that the loss takes from elsewhere than
+        the outputs. What the program makes of the recording is checked layer by layer when it is made.
         """
-        widest = np.array([info.max_bits for info in self.model.profile], dtype=np.int64)
-        (own,) = self._computed([widest], batch, seed)
-        with self._forward.suspended():
-            (expected,) = self._computed([widest], batch, seed)
-        share = AGREEMENT if widest.min() >= FINE_BITS else COARSE_AGREEMENT
-        if own == expected or abs(own - expected) <= share * abs(expected) + NEGLIGIBLE:
+        widest = [np.array([info.max_bits for info in self.model.profile], dtype=np.int64)]
+        (own,) = self._computed(widest, batch, seed, "recording")
+        (expected,) = self._computed(widest, batch, seed, "model")
+        if own == expected or abs(own - expected) <= EXACT * abs(expected) + NEGLIGIBLE:
             return True
         if math.isnan(own) and math.isnan(expected):
             return True
-        reason = f"on a minibatch its loss is {expected:.6g}, and {own:.6g} by the program"
-        self._forward.note(f"The model runs unprepared: {reason}.")
-        _logger.warning("Candidates are evaluated by the model itself, which is slower: %s.", reason)
+        noisy = (self._computed(widest, batch, seed, "noisy model")[0] for _ in range(NOISE_REPEATS))
+        if abs(own - expected) <= NOISE_TIMES * max(abs(loss - expected) for loss in noisy):
+            return True
+        self._doubt = f"on a minibatch its loss is {expected:.6g}, and {own:.6g} with what was recorded of it"
         return False
+
+    def _say_untrusted(self) -> None:
+        self._forward.note(f"The model runs unprepared: {self._doubt}.")
+        _logger.warning("Candidates are evaluated by the model itself, which is slower: %s.", self._doubt)
 
 
 def _is_finite(batch: Any) -> bool:

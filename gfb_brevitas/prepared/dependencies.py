@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import fx
 
-INPUT = "depends_on_input"
-SITES = "sites"
+ORIGIN = "origin"
+"""Key in the meta of a node: the number of the recorded operation whose value it computes. Programs are
+checked by it: a pass that replaces a node hands its meta on; what computes another value has none."""
 
 
 def depends_on_input(graph: fx.Graph) -> list[fx.Node]:

@@ -8,28 +8,27 @@ import weakref
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from gfb_brevitas.prepared.capture import Call, Captured, NotCapturableError, capture
 from gfb_brevitas.prepared.prepare import Prepared, prepare
+from gfb_brevitas.prepared.recording import NOISE_REPEATS, TIMES_NOISE, Recording, with_noise
 
 if TYPE_CHECKING:
     from gfb_brevitas.adapters.searchable import SearchableModel
 
-FAITHFUL_AT_HAND = 0.25
-FAITHFUL_AT_MOST_BITS = 0.05
-"""Largest mean difference from the model's outputs, as a share of their spread, that a program may show
-before it is used. Rounding noise flips single values to the next level, which at few bits is much; an
-error in the program changes everything."""
-NOISE = 1e-6
-FAITHFUL_TO_NOISE = 4.0
-"""Some models amplify rounding noise beyond that, those with BatchNorm statistics of the batch above all. A
-program may also differ from the model by this multiple of what the model differs from itself when its
-inputs are multiplied by 1 + NOISE."""
+EXACT = 1e-5
+"""A recording runs the model's own operations. Its results are the model's but for this mean difference, as a
+share of their spread, or TIMES_NOISE times what the model differs from itself when its inputs get noise."""
+WIDTHS_TRIED = 3
+"""Allocations at which a new program is checked; one that is wrong is so at most of them."""
+
+Run = Literal["program", "model", "noisy model", "recording"]
 
 _logger = logging.getLogger(__name__)
 
@@ -39,6 +38,7 @@ class _Ready:
     """A prepared program for calls of one signature."""
 
     captured: Captured
+    recording: Recording
     prepared: Prepared
     inputs: tuple[tuple[Tensor, int], ...] = ()
     generation: int = 0
@@ -47,6 +47,10 @@ class _Ready:
         outputs = self.prepared.program(call.tensors, self._inputs_id(call))
         # The caller may change them in place, and they may share memory with what is kept.
         return self.captured.result([tensor.clone() for tensor in outputs])
+
+    def as_recorded(self, call: Call) -> Any:
+        """The result by the operations that were recorded, each as the model does it."""
+        return self.captured.result([tensor.clone() for tensor in self.recording(call.tensors)])
 
     def _inputs_id(self, call: Call) -> Hashable:
         # The tensors are held, so no other can come to lie at their address meanwhile.
@@ -71,9 +75,11 @@ class PreparedForward:
     """Stands in for a searchable model's forward while candidates are evaluated.
 
     A program is made for each signature of the arguments (shapes, layouts, types) when it first occurs
-    and checked against the model: at 4 bits on the inputs at hand, and at the largest widths on the inputs
-    rolled by one sample. Where a model cannot be recorded, or a program computes something else, the model
-    itself runs and the log says why.
+    and checked in two steps. What was recorded must give the model's results, and every value of the program
+    must be what the recorded operations make of the program's own values before it (see
+    :mod:`gfb_brevitas.prepared.recording`): so rounding noise is never mistaken for an error, whatever a
+    network makes of it, nor an error for noise. Where a model cannot be recorded, or a program computes
+    something else, the model itself runs and the log says why.
 
     Args:
         model: The model, in the mode that it is evaluated in.
@@ -90,7 +96,8 @@ class PreparedForward:
         self._ready: dict[Hashable, _Ready | None] = {}
         self._unchecked: set[Hashable] = set()
         self._recorded_tensors: tuple[int, ...] = ()
-        self._suspended = False
+        self._run: Run = "program"
+        self._noise_seed = 0
 
     @property
     def model(self) -> SearchableModel:
@@ -130,33 +137,55 @@ class PreparedForward:
                 return [columns[id(ready.captured.sites[site].holder)] for site in met]
         return []
 
+    @property
+    def has_programs(self) -> bool:
+        """Whether any call so far ran a program."""
+        return any(ready is not None for ready in self._ready.values())
+
     @contextmanager
-    def suspended(self) -> Iterator[None]:
-        """Within :meth:`active`, the model runs as it is inside the block."""
-        before, self._suspended = self._suspended, True
+    def running(self, what: Run) -> Iterator[None]:
+        """Within :meth:`active`, something else than programs runs inside the block.
+
+        Args:
+            what: ``"model"``, the model as it is; ``"noisy model"``, the same with rounding noise on its
+                inputs; ``"recording"``, what was recorded of it, operation by operation.
+        """
+        before, self._run = self._run, what
         try:
             yield
         finally:
-            self._suspended = before
+            self._run = before
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's result."""
-        if self._suspended or torch.is_grad_enabled():  # programs have no gradients
+        if self._run == "noisy model":
+            args, kwargs = pytree.tree_map(self._noisy, (args, kwargs))
+        if self._run in ("model", "noisy model") or torch.is_grad_enabled():  # programs have no gradients
             return self.model.model(*args, **kwargs)
         try:
             call = Call.of(args, kwargs)
         except NotCapturableError as reason:
             self.note(f"The model runs unprepared: {reason}.")
             return self.model.model(*args, **kwargs)
-        if call.signature not in self._ready:
-            self._ready[call.signature] = self._made(call)
-        elif call.signature in self._unchecked:
-            ready = self._ready[call.signature]
-            if ready is None or not self._is_faithful(ready, call):
-                self._ready[call.signature] = self._made(call)
-        self._unchecked.discard(call.signature)
-        ready = self._ready[call.signature]
-        return self.model.model(*args, **kwargs) if ready is None else ready(call)
+        ready = self._ready_for(call)
+        if ready is None:
+            return self.model.model(*args, **kwargs)
+        return ready.as_recorded(call) if self._run == "recording" else ready(call)
+
+    def _noisy(self, value: Any) -> Any:
+        self._noise_seed += 1
+        return with_noise(value, self._noise_seed)
+
+    def _ready_for(self, call: Call) -> _Ready | None:
+        signature = call.signature
+        if signature not in self._ready:
+            self._ready[signature] = self._made(call)
+        elif signature in self._unchecked:
+            ready = self._ready[signature]
+            if ready is None or not self._is_still_faithful(ready, call):
+                self._ready[signature] = self._made(call)
+        self._unchecked.discard(signature)
+        return self._ready[signature]
 
     def _tensors(self) -> tuple[int, ...]:
         return tuple(id(tensor) for tensor in (*self.model.parameters(), *self.model.buffers()))
@@ -170,8 +199,11 @@ class PreparedForward:
             except NotCapturableError as reason:
                 self.note(f"The model runs unprepared: {reason}.")
                 return None
-            largest = self._largest_bits(captured)
-            ready = _Ready(captured, prepare(captured, largest, integers=integers))
+            recording, largest = Recording(captured), self._largest_bits(captured)
+            ready = _Ready(captured, recording, prepare(captured, largest, integers=integers))
+            if not self._is_model_recorded(ready, call):
+                self.note("The model runs unprepared: what was recorded of it gives other results.")
+                return None
             if self._is_faithful(ready, call):
                 for product in ready.prepared.in_floating_point:
                     self.note(f"In floating point: {product}.")
@@ -185,35 +217,57 @@ class PreparedForward:
         return {site.index: by_width[id(site.holder)].max_bits for site in captured.sites}
 
     def _is_faithful(self, ready: _Ready, call: Call) -> bool:
-        # At fixed widths: every process, and a resumed run, comes to the same verdict.
+        # What is rare is rounding: an error shows at most widths.
+        passed = [self._agrees(ready, call, number) for number in range(WIDTHS_TRIED)]
+        return 2 * sum(passed) > len(passed)
+
+    def _is_still_faithful(self, ready: _Ready, call: Call) -> bool:
+        return self._agrees(ready, call, 0) or self._is_faithful(ready, call)
+
+    @contextmanager
+    def _tried_widths(self, number: int) -> Iterator[None]:
+        # Fixed ones: every process, and a resumed run, comes to the same verdict.
         before = [site.width.bits for site in self.model._sites]
+        random = np.random.default_rng(number)
         try:
-            self.model.set_bits(min(max(4, info.min_bits), info.max_bits) for info in self.model.profile)
-            if not self._agrees(ready, call, call.tensors, FAITHFUL_AT_HAND):
-                return False
-            self.model.set_bits(info.max_bits for info in self.model.profile)
-            return self._agrees(ready, call, _rolled(call.tensors), FAITHFUL_AT_MOST_BITS)
+            if number == WIDTHS_TRIED - 1:
+                self.model.set_bits(info.max_bits for info in self.model.profile)
+            else:
+                ranges = [(max(info.min_bits, 2), info.max_bits) for info in self.model.profile]
+                self.model.set_bits(int(random.integers(min(low, high), high + 1)) for low, high in ranges)
+            yield
         finally:
             self.model.set_bits(before)
 
-    def _agrees(self, ready: _Ready, call: Call, tensors: tuple[Tensor, ...], share: float) -> bool:
-        expected = self._outputs(call, tensors)
-        try:
-            computed = ready.prepared.program(tensors)
-        except RuntimeError as error:
-            self.note(f"A program fails: {error}.")
-            return False
-        if len(expected) != len(computed):
-            return False
-        pairs = list(zip(expected, computed, strict=True))
-        if all(_difference(one, other) <= share for one, other in pairs):
-            return True
-        shaken = tuple(t * (1 + NOISE) if t.is_floating_point() else t for t in tensors)
-        noise = map(_difference, expected, self._outputs(call, shaken))
-        return all(
-            _difference(one, other) <= max(share, FAITHFUL_TO_NOISE * own)
-            for (one, other), own in zip(pairs, noise, strict=True)
-        )
+    def _agrees(self, ready: _Ready, call: Call, number: int) -> bool:
+        """Whether a program's values are right, at widths and on samples that differ from check to check."""
+        tensors = tuple(_rolled(tensor, number) for tensor in call.tensors)
+        with self._tried_widths(number):
+            try:
+                found = ready.prepared.program.observed(tensors)
+            except RuntimeError as error:
+                self.note(f"A program fails: {error}.")
+                return False
+            differences = ready.recording.differences(tensors, found)
+        for difference in differences:
+            _logger.info("A program computes something else than the model: %s.", difference)
+        return not differences
+
+    def _is_model_recorded(self, ready: _Ready, call: Call) -> bool:
+        """Whether the recording gives the model's results on samples that it was not made with."""
+        tensors = tuple(_rolled(tensor, 1) for tensor in call.tensors)
+        with self._tried_widths(WIDTHS_TRIED - 1):
+            expected, recorded = self._outputs(call, tensors), ready.recording(tensors)
+            if len(expected) != len(recorded):
+                return False
+            differences = list(map(_difference, expected, recorded))
+            if max(differences, default=0.0) <= EXACT:
+                return True
+            noise = [0.0] * len(expected)
+            for seed in range(NOISE_REPEATS):
+                noisy = self._outputs(call, tuple(with_noise(tensor, seed) for tensor in tensors))
+                noise = list(map(max, noise, map(_difference, expected, noisy)))
+        return all(d <= TIMES_NOISE * own for d, own in zip(differences, noise, strict=True))
 
     def _outputs(self, call: Call, tensors: tuple[Tensor, ...]) -> list[Tensor]:
         args, kwargs = call.arguments(tensors)
@@ -226,9 +280,11 @@ class PreparedForward:
             _logger.info(text)
 
 
-def _rolled(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _rolled(tensor: Tensor, by: int) -> Tensor:
     # Whole numbers may be indices into the others, and stay what they are.
-    return tuple(t.roll(1, 0) if t.dim() and t.is_floating_point() else t for t in tensors)
+    if not by or not tensor.dim() or not tensor.is_floating_point():
+        return tensor
+    return torch.empty_like(tensor).copy_(tensor.roll(by, 0))
 
 
 def _difference(expected: Tensor, computed: Tensor) -> float:

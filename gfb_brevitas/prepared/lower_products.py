@@ -60,7 +60,7 @@ def round_products(graph: fx.Graph) -> None:
         target = product.target.rounded_to(node.meta[CODES], rectified=rectified)
         with graph.inserting_before(node):
             rounded = graph.call_function(target, product.args)
-        rounded.meta[CODES] = node.meta[CODES]
+        rounded.meta = dict(node.meta)
         node.replace_all_uses_with(rounded)
         for old in (node, rectifier, product) if rectified else (node, product):
             graph.erase_node(old)

@@ -40,7 +40,7 @@ def prepare(captured: Captured, largest_bits: dict[int, int], *, integers: bool)
         integers: Whether products of quantized values are computed in eight-bit integers.
     """
     graph, sites = captured.graph.graph, captured.sites
-    _allow_any_layout(graph)
+    allow_any_layout(graph)
     reasons: list[str] = []
     if integers:
         spread_codes(graph, sites, largest_bits)
@@ -56,7 +56,8 @@ def prepare(captured: Captured, largest_bits: dict[int, int], *, integers: bool)
     return Prepared(Program(captured.graph, graph, sites), tuple(reasons))
 
 
-def _allow_any_layout(graph: fx.Graph) -> None:
+def allow_any_layout(graph: fx.Graph) -> None:
+    """Let the operations of a captured graph take tensors that are laid out otherwise, in place."""
     # A view of a tensor that is laid out otherwise than when it was recorded may need a copy.
     for node in graph.nodes:
         if node.target in (aten.view.default, aten._unsafe_view.default):

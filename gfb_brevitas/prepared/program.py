@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from gfb_brevitas.prepared.dependencies import depends_on_input
-from gfb_brevitas.prepared.site_values import WidthInForce
+from gfb_brevitas.prepared.dependencies import ORIGIN, depends_on_input
+from gfb_brevitas.prepared.site_values import SiteValues, WidthInForce, decode
+from gfb_brevitas.prepared.spread_codes import CODES
 
 KEPT_PER_CONSTANT = 16
 """Results that are kept of a computation that no input enters, for different widths."""
@@ -76,6 +77,9 @@ class Program:
         numbers = {node: number for number, node in enumerate(nodes)}
         dynamic = set(depends_on_input(graph))
         self._inputs = [numbers[node] for node in nodes if node.op == "placeholder"]
+        self._origins = {
+            numbers[node]: (node.meta[ORIGIN], node.meta.get(CODES)) for node in nodes if ORIGIN in node.meta
+        }
         self._values: list[Any] = [None] * len(nodes)
         self._valid = [False] * len(nodes)
         self._steps: dict[int, _Step] = {}
@@ -92,12 +96,18 @@ class Program:
         self._bits: list[int] = [0] * len(sites)
         self._inputs_id: Hashable = None
 
-    def __call__(self, tensors: Sequence[Tensor], inputs_id: Hashable = None) -> list[Tensor]:
+    def __call__(
+        self,
+        tensors: Sequence[Tensor],
+        inputs_id: Hashable = None,
+        observe: Callable[[int, Any], None] | None = None,
+    ) -> list[Tensor]:
         """The results.
 
         Args:
             tensors: The inputs.
             inputs_id: Equal ids mean equal inputs; ``None`` means that nothing is known.
+            observe: Called with the number and the value of everything that is computed.
         """
         self._invalidate(inputs_id)
         for number, tensor in zip(self._inputs, tensors, strict=True):
@@ -105,6 +115,8 @@ class Program:
         for number in self._needed():
             step = self._steps[number]
             self._compute(number, step)
+            if observe is not None:
+                observe(number, self._values[number])
             for finished in step.last_of:
                 self._values[finished] = None
         results = [_filled(slot, self._values) for slot in self._outputs]
@@ -112,6 +124,25 @@ class Program:
             self._values[number] = None
         self._drop_unkept()
         return results
+
+    def observed(self, tensors: Sequence[Tensor]) -> dict[int, list[Tensor]]:
+        """What the program computes for recorded operations on the way to its results.
+
+        Args:
+            tensors: The inputs.
+
+        Returns:
+            By the numbers of recorded operations (``ORIGIN``), the values that stand for them, codes decoded.
+        """
+        found: dict[int, list[Tensor]] = {}
+
+        def note(number: int, value: Any) -> None:
+            origin, site = self._origins.get(number, (None, None))
+            if origin is not None and isinstance(value, Tensor):
+                found.setdefault(origin, []).append(_values_of(value, site))
+
+        self(tensors, observe=note)
+        return found
 
     def release(self) -> None:
         """Let go of the values that are kept for a call with equal inputs."""
@@ -228,6 +259,10 @@ class Program:
             if not (step.keep if step.dynamic else step.feeds_dynamic):
                 self._values[number] = None
                 self._valid[number] = False
+
+
+def _values_of(value: Tensor, site: SiteValues | None) -> Tensor:
+    return value if site is None else decode(value, site.scale(), site.low())
 
 
 def _own_sites(target: object) -> tuple[WidthInForce, ...]:

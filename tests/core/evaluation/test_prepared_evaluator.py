@@ -74,15 +74,15 @@ def test_equal_candidates_and_minibatches_that_stay_cost_nothing() -> None:
     window = SuperBatch(loader(256), size=3)
     rows = np.array([[4, 4, 4], [2, 2, 2], [4, 4, 4]])
     first = evaluator.losses(rows, window)
-    # Two candidates, and one by the program and by the model, on each of three minibatches.
+    # Two candidates, and one by the recording and by the model, on each of three minibatches.
     assert len(counting.calls) == 12 and first[0] == first[2]
     window.advance()
     evaluator.losses(rows, window)
-    assert len(counting.calls) == 16
+    assert len(counting.calls) == 14  # so many minibatches agreed that one more is not checked at once
     with torch.no_grad():
         next(model.parameters()).mul_(1.1)
     changed = evaluator.losses(rows, window)
-    assert len(counting.calls) == 28
+    assert len(counting.calls) == 26
     np.testing.assert_allclose(changed, ReferenceEvaluator(model, loss).losses(rows, window), rtol=1e-4)
 
 
