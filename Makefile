@@ -1,4 +1,5 @@
-# Everything runs in .venv, which is made on first use; FINN in .venv-finn, for the tests and benchmarks.
+# Everything runs in .venv, which is made on first use. FINN, for the tests and benchmarks, has an environment in
+# the user's cache, which all clones share; GFB_FINN_PYTHON names another.
 #   PYTHON=python3.12        the interpreter to make .venv with
 #   CONSTRAINTS=             resolve from the ranges of pyproject.toml instead of the exact versions
 #   JOBS=4                   test processes
@@ -11,12 +12,10 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO := .venv/.demo
-FINN := .venv-finn/.installed
 BENCHMARKS := $(sort $(wildcard tests/benchmarks/bench_*.py))
 
 # Small networks gain nothing from a second thread, and lose much when something else wants the core.
 demo test unit bench: export OMP_NUM_THREADS ?= 1
-unit bench: export GFB_FINN_PYTHON ?= $(abspath .venv-finn/bin/python)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo docs test lint types unit format bench tables reference clean
@@ -36,10 +35,8 @@ $(DEMO) $(INSTALLED): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 $(DEMO): EXTRAS := examples,export,report
 $(INSTALLED): EXTRAS := dev
 
-$(FINN): integrations/gfb_integrations/finn/requirements.txt | $(INSTALLED)
-	rm -rf .venv-finn
-	$(BIN)/gfb finn install --prefix .venv-finn
-	@touch $@
+# A shell's assignment of FINN's interpreter, which is installed where it is missing.
+WITH_FINN = GFB_FINN_PYTHON="$${GFB_FINN_PYTHON:-$$($(BIN)/gfb finn install)}" && export GFB_FINN_PYTHON
 
 demo: $(DEMO)  ## search bit widths for a small network on handwritten digits, from scratch
 	rm -rf runs/demo
@@ -48,7 +45,8 @@ demo: $(DEMO)  ## search bit widths for a small network on handwritten digits, f
 docs: $(INSTALLED)  ## build the documentation's site into build/site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-test: lint types unit  ## all checks: lint, types and tests
+test: $(INSTALLED)  ## all checks: lint, types and tests, side by side
+	@$(MAKE) --no-print-directory --jobs 3 unit types lint
 
 lint: $(INSTALLED)  ## ruff: lint and formatting
 	$(BIN)/ruff check .
@@ -57,16 +55,16 @@ lint: $(INSTALLED)  ## ruff: lint and formatting
 types: $(INSTALLED)  ## mypy, strict, on both packages
 	$(BIN)/mypy
 
-unit: $(INSTALLED) $(FINN)  ## pytest; every warning is an error
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+unit: $(INSTALLED)  ## pytest; every warning is an error
+	$(WITH_FINN) && $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 format: $(INSTALLED)  ## apply what ruff can repair
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) $(FINN)  ## run the benchmarks; results go to bench/NAME.json
+bench: $(INSTALLED)  ## run the benchmarks; results go to bench/NAME.json
 	@mkdir -p bench
-	@set -e; for file in $(BENCHMARKS); do \
+	@set -e; $(WITH_FINN); for file in $(BENCHMARKS); do \
 	    name=$$(basename "$$file" .py); name=$${name#bench_}; \
 	    echo "== $$name"; \
 	    $(BIN)/python "$$file" --json "bench/$$name.json" $(ARGS); \

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import sys
+from pathlib import Path
 
 # Read once by the libraries when they are first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,6 +17,11 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+# Temporary folders lie in memory where there is room: a run waits for the disk after every step otherwise.
+MEMORY, ROOM_BYTES = Path("/dev/shm"), 4 << 30
+if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM_BYTES:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 # Derandomized, so that a run that passes passes again; no deadline, since CI machines vary in speed.
 hypothesis.settings.register_profile(
@@ -55,6 +63,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def fixed_torch_seed() -> None:
     """Give every test the same initial weights, whatever ran before it in the same process."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def brevitas_jit(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which Brevitas compiles its quantizers, once for all test processes.
+
+    Not in the user's cache: a build that is killed leaves a lock there, for which every later one waits.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    path = os.pathsep.join(filter(None, sys.path))
+    return {
+        **os.environ,
+        "BREVITAS_JIT": "1",
+        "TORCH_EXTENSIONS_DIR": str(shared / "jit"),
+        "PYTHONPATH": path,
+    }
 
 
 # A shell that starts the tests in the background has them, and their children, ignore SIGINT.

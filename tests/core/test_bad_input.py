@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +36,7 @@ from tests.core.search.small_problem import (
     run,
     searchable,
 )
+from tests.forked_python import ForkedPython, completed_python
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = torch.zeros(2, FEATURES)
@@ -584,8 +584,7 @@ def test_a_missing_extra_is_one_line_with_the_install_command(tmp_path: Path) ->
         "import sys; sys.modules['qonnx'] = None\n"
         f"from gfb_brevitas.cli import app; app(['run', {str(program)!r}])"
     )
-    command = [sys.executable, "-W", "ignore", "-c", blocked]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    ended = completed_python(blocked, cwd=tmp_path)
     assert ended.returncode == 1
     assert ended.stderr.startswith("MissingExtraError: Exporting to QONNX needs the package 'qonnx'")
     assert ended.stderr.endswith("pip install 'gfb-brevitas[export]'\n") and ended.stderr.count("\n") == 1
@@ -743,13 +742,8 @@ with exclusive(Path(sys.argv[1])):
 
 
 def test_a_second_process_on_a_folder_is_refused(stopped: Path, undisturbed: tuple[Any, ...]) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(stopped / "run.lock")],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as holder:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with ForkedPython(HOLD, stopped / "run.lock", **pipes) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         with pytest.raises(
             gfb.CheckpointError, match=f"in use by another run .process {holder.pid}.*or use another folder"

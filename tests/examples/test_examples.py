@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 
 from tests.core.distributed.processes import free_port
+from tests.forked_python import ForkedPython
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NEEDS_DATA = {"fashion_mnist"}
 PNG = b"\x89PNG\r\n\x1a\n"
-COMMAND = [sys.executable, "-c", "from gfb_brevitas.cli import app; app()", "run"]
+COMMAND = "from gfb_brevitas.cli import app; app()"
 
 
 def has_main(path: Path) -> bool:
@@ -34,22 +35,20 @@ def has_main(path: Path) -> bool:
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if has_main(path))
 
 
-def started(folder: Path, name: str, *arguments: str, blocked: str = "") -> subprocess.Popen[str]:
+def started(folder: Path, name: str, *arguments: str, blocked: str = "") -> ForkedPython:
     """Start ``gfb run examples/NAME``, in a folder of its own, without one of the packages."""
-    command = list(COMMAND)
-    if blocked:
-        command[2] = f"import sys; sys.modules[{blocked!r}] = None; {command[2]}"
-    return subprocess.Popen(
-        [*command, str(EXAMPLES / name), *arguments],
+    command = f"import sys; sys.modules[{blocked!r}] = None; {COMMAND}" if blocked else COMMAND
+    return ForkedPython(
+        command,
+        *("run", EXAMPLES / name, *arguments),
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"},
     )
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
+def ended(process: ForkedPython) -> tuple[str, str]:
     try:
         return process.communicate(timeout=300)
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -26,10 +25,10 @@ assert torch.equal(model(torch.ones(1, 3, 8, 8)), expected)
 """
 
 
-def test_compiled_quantizers_are_refused_with_the_way_out():
+def test_compiled_quantizers_are_refused_with_the_way_out(brevitas_jit: dict[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", SCRIPT],
-        env={**os.environ, "BREVITAS_JIT": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        env=brevitas_jit,
         capture_output=True,
         text=True,
         timeout=600,  # Brevitas may compile an extension first

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
 from gfb_brevitas.samplers import CmaSampler
+from tests.forked_python import ForkedPython
 
-ROOT = Path(__file__).parents[3]
 SPACE = {
     "a": FloatDistribution(0.0, 3.0),
     "b": FloatDistribution(1e-3, 1.0, log=True),
@@ -82,11 +80,8 @@ def run_until_killed(kind: str, folder: str, number: int, moment: str) -> None:
     study.optimize(fatal, n_trials=None if moment in ("after", "within") else number, callbacks=[after])
 
 
-def _start(kind: str, folder: Path, number: int, moment: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", _CHILD.format(file=__file__), kind, str(folder), str(number), moment],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+def _start(kind: str, folder: Path, number: int, moment: str) -> ForkedPython:
+    return ForkedPython(_CHILD.format(file=__file__), kind, folder, number, moment)
 
 
 def _load(kind: str, folder: Path) -> optuna.Study:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 
 from tests.core.search.databases import Studies, everything_but_times, make_storage
 from tests.core.search.small_problem import comparable, run
+from tests.forked_python import ForkedPython
 
 MOMENTS = [
     "search study created, not marked",
@@ -100,9 +100,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A folder for each moment, with the run folder and the database of a run that was killed then."""
     folders = {moment: tmp_path_factory.mktemp("killed") for moment in MOMENTS}
     arguments = [x for m, folder in folders.items() for x in (m, place_of(folder), str(folder / "run"))]
-    command = [sys.executable, "-c", SCRIPT, *arguments]
-    root = Path(__file__).parents[3]
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+    with ForkedPython(SCRIPT, *arguments, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         for line in process.stdout:
             os.kill(int(line), signal.SIGKILL)

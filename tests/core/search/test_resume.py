@@ -6,8 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -33,6 +31,7 @@ from tests.core.search.small_problem import (
     run,
     searchable,
 )
+from tests.forked_python import ForkedPython
 
 
 class Stop(BaseException):
@@ -164,9 +163,7 @@ run(run_folder=Path(sys.argv[1]), resume=True, callbacks=[Slow()])
 
 def test_a_killed_process_is_resumed_by_another(tmp_path: Path, undisturbed: tuple[Any, ...]) -> None:
     folder = tmp_path / "run"
-    root = Path(__file__).parents[3]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    with subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], env=environment) as process:
+    with ForkedPython(SCRIPT, folder) as process:
         log = folder / "generations" / "round-01" / "step-02.jsonl"
         while not (log.exists() and len(log.read_text().splitlines()) >= 2):
             assert process.poll() is None, "the run ended before it could be killed"

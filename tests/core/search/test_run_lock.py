@@ -10,6 +10,7 @@ import pytest
 
 from gfb_brevitas.errors import CheckpointError
 from gfb_brevitas.search.run_lock import exclusive
+from tests.forked_python import ForkedPython
 
 # What later Pythons say of forks in processes with threads.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -37,9 +38,7 @@ def test_a_second_run_of_this_process_is_refused(tmp_path: Path) -> None:
 
 def test_another_process_holds_it_until_it_dies(tmp_path: Path) -> None:
     path = tmp_path / "run.lock"
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
+    with ForkedPython(HOLD, path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         try:
             assert holder.stdout is not None and holder.stdout.readline() == "held\n"
             with pytest.raises(CheckpointError, match=f"process {holder.pid}"), exclusive(path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from gfb_brevitas.report import run_rows
 from gfb_brevitas.search import Callback, EpochRecord, RecordedRun, RunStatus, StartRecord
 from gfb_brevitas.search.run_lock import exclusive, holder_of
 from tests.core.search.small_problem import run, searchable
+from tests.forked_python import ForkedPython
 
 WAITING = """
 import sys
@@ -94,8 +94,7 @@ def test_who_is_refused_says_nothing_of_the_run(tmp_path: Path) -> None:
 
 def test_a_run_of_another_process_runs_until_it_is_killed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    program = [sys.executable, "-c", WAITING, str(folder)]
-    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with ForkedPython(WAITING, folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None and process.stdout.readline() == "epoch\n"
             status = RecordedRun.load(folder).status

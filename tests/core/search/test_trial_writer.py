@@ -23,6 +23,7 @@ from gfb_brevitas.search.storages import RUN_ATTRIBUTE, opened_storage
 from gfb_brevitas.search.trial_writer import TrialWriter
 from tests.core.search.databases import NoPostgresql, make_storage, postgresql
 from tests.core.search.small_problem import run
+from tests.forked_python import ForkedPython
 
 DISTRIBUTIONS: dict[str, optuna.distributions.BaseDistribution] = {
     "conv.weight": optuna.distributions.FloatDistribution(0.0, 3.0),
@@ -157,9 +158,7 @@ def written_in_turn(place: str, seed: int) -> None:
 def test_numbers_are_contiguous_with_two_processes_in_one_study(tmp_path: Path) -> None:
     place = f"sqlite:///{tmp_path}/studies.db"
     optuna.create_study(study_name="step", storage=make_storage(place))
-    command = [sys.executable, "-c", WRITE, place]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=Path(__file__).parents[3], **pipes) as process:
+    with ForkedPython(WRITE, place, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         assert process.stdin is not None
         process.stdin.write("go\n")

@@ -30,6 +30,7 @@ from gfb_integrations.finn.environment import (
 )
 from gfb_integrations.finn.formulas import price
 from gfb_integrations.qonnx import export_qonnx
+from tests.forked_python import completed_python
 from tests.integrations.finn.patterns import BUILDS, FAILS, trained
 
 ROOT = Path(__file__).parents[3]
@@ -136,7 +137,7 @@ def test_a_request_that_is_none_leaves_the_process_as_it_is(finn: FinnProcess, s
 def test_nothing_is_left_of_a_process_that_nobody_closed(finn: FinnProcess) -> None:
     del finn
     program = "from gfb_integrations.finn import FinnProcess; p = FinnProcess(); print(p.folder)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = completed_python(program)
     assert done.returncode == 0, done.stderr
     assert not Path(done.stdout.strip()).exists()
 

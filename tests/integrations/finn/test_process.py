@@ -15,6 +15,7 @@ import pytest
 from gfb_brevitas.errors import ConfigurationError, MissingExtraError
 from gfb_integrations.finn import FinnError, FinnProcess, estimate, finn_python, install_finn, verify
 from gfb_integrations.finn.environment import PYTHON_VARIABLE, default_prefix, python_of
+from tests.forked_python import ForkedPython
 
 LONG_REQUEST = """
 import sys
@@ -135,11 +136,11 @@ def test_the_process_ends_with_the_one_that_asked(
     del finn
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    program = subprocess.Popen(
-        [sys.executable, "-c", LONG_REQUEST, str(small_model)],
+    program = ForkedPython(
+        LONG_REQUEST,
+        small_model,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        text=True,
         env={**os.environ, "TMPDIR": str(temporary)},
     )
     with program:

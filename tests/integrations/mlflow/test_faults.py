@@ -6,8 +6,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from gfb_integrations.mlflow import MlflowTracking
 from gfb_integrations.mlflow.cli import app
 from gfb_integrations.mlflow.spool import EventFile, is_delivered, read_lines
 from tests.core.search.small_problem import comparable, run
+from tests.forked_python import completed_python
 from tests.integrations.mlflow.reading import SQLALCHEMY, all_points, points, runs_by_name, shows, wait_for
 from tests.integrations.mlflow.servers import MlflowServer, copied_store, free_port
 
@@ -76,9 +75,7 @@ def killed_at(moment: int, folder: Path, uri: str) -> None:
     actions = AtGeneration({int(sys.argv[1]): die})
     run(callbacks=[MlflowTracking(sys.argv[3]), actions], run_folder=sys.argv[2])
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "integrations")])}
-    command = [sys.executable, "-c", script, str(moment), str(folder), uri]
-    process = subprocess.run(command, env=environment, stderr=subprocess.PIPE, check=False)
+    process = completed_python(script, moment, folder, uri)
     assert process.returncode == -signal.SIGKILL, process.stderr
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -23,6 +21,7 @@ from gfb_integrations.mlflow.session import Session
 from gfb_integrations.mlflow.spool import Event
 from tests.core.search.databases import NoPostgresql, postgresql
 from tests.core.search.small_problem import SEARCH, run
+from tests.forked_python import ForkedPython
 from tests.integrations.mlflow.reading import SQLALCHEMY, all_points, points, runs_by_name, shows, wait_for
 from tests.integrations.mlflow.servers import MlflowServer, running
 from tests.integrations.mlflow.test_git_state import git
@@ -227,9 +226,7 @@ def test_searches_in_several_processes_share_a_store_without_a_server(store: str
     run(callbacks=[MlflowTracking(sys.argv[1], timeout_s=60)], run_folder=sys.argv[2])
     pathlib.Path(sys.argv[2], "report.html").touch()  # closed when the program ends
     """
-    command = [sys.executable, "-c", script, store]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "integrations")])}
-    processes = [subprocess.Popen([*command, str(tmp_path / name)], env=environment) for name in "ab"]
+    processes = [ForkedPython(script, store, tmp_path / name) for name in "ab"]
     assert [process.wait() for process in processes] == [0, 0]
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name("gfb_brevitas")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from gfb_integrations.optuna_dashboard.candidates import StepCandidates
 from gfb_integrations.optuna_dashboard.figures import bits_per_layer, front, layer_costs
 from gfb_integrations.optuna_dashboard.text import replaced
 from tests.core.search.small_problem import run
+from tests.forked_python import completed_python
 from tests.integrations.optuna_dashboard.dashboard import dashboard
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -186,7 +185,7 @@ for module in ("optuna_dashboard", "plotly"):
 
 
 def test_a_missing_package_is_named_with_the_command() -> None:
-    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, timeout=120)
+    done = completed_python(WITHOUT)
     for module, line in zip(("optuna_dashboard", "plotly"), done.stdout.splitlines(), strict=True):
         assert f"needs the package {module!r}" in line
         assert "pip install 'gfb-brevitas[dashboard]'" in line
