@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from digits import digits_experiment
 from experiment import accuracy, cross_entropy
-from rich.console import Console
 
 import gfb_brevitas as gfb
 from gfb_brevitas.distributed import is_first_process
 from gfb_brevitas.report import TerminalProgress, summary_tables
+from gfb_brevitas.terminal import plain_console
 
 try:
     from accelerate import Accelerator
@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
         callbacks=[TerminalProgress()],
     )
     if is_first_process():
-        console = Console()
+        console = plain_console()
         for table in summary_tables(result.summary()):
             console.print(table)
         console.print(f"searched: {accuracy(result.model, experiment.data.test):.2%} of the test images")

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import gfb_brevitas as gfb
 from gfb_brevitas.report import Contender, TerminalProgress, comparison_table
 from gfb_brevitas.search.run_folder import add_to_summary
+from gfb_brevitas.terminal import plain_console
 from gfb_integrations.qonnx import export_qonnx, require_export
 from gfb_integrations.report import require_report, write_report
 
@@ -169,7 +169,7 @@ def compare(
     """
     require_export()
     require_report()
-    console = Console()
+    console = plain_console()
     result, searched = experiment.fit(budget_bits, progress="search", run_folder=run_folder)
     began = time.perf_counter()
     rows = []

@@ -12,11 +12,11 @@ import argparse
 import torch
 from digits import digits_data
 from experiment import accuracy, cross_entropy
-from rich.console import Console
 from torch import Tensor, nn
 
 import gfb_brevitas as gfb
 from gfb_brevitas.report import TerminalProgress, profile_table
+from gfb_brevitas.terminal import plain_console
 
 
 class ResidualNetwork(nn.Module):
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a few epochs only")
     quick = parser.parse_args(arguments).quick
     torch.manual_seed(0)
-    console, data, model = Console(), digits_data(), ResidualNetwork()
+    console, data, model = plain_console(), digits_data(), ResidualNetwork()
     batches = data.loader(batch_size=64)
 
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)

@@ -26,7 +26,6 @@ import torch
 from digits import digits_data
 from experiment import Data, accuracy, cross_entropy
 from fashion_mnist import fashion_data
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
@@ -36,6 +35,7 @@ from gfb_brevitas.errors import MissingExtraError
 from gfb_brevitas.files import replacing, write_text_atomically
 from gfb_brevitas.report import TerminalProgress
 from gfb_brevitas.search.run_folder import add_to_summary
+from gfb_brevitas.terminal import plain_console
 from gfb_integrations.finn import (
     FinnProcess,
     check,
@@ -318,7 +318,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     result, searched = story.fit(run_folder=options.run_folder)
     outcomes = [story.fit(bits)[1] for bits in ((3,) if options.quick else (2, 3, 4, 5, 6))] + [searched]
-    console = Console()
+    console = plain_console()
     console.print(table(outcomes, story))
     picture(outcomes, story, options.run_folder / "fpga.png")
     add_to_summary(options.run_folder, {"accuracy": searched.test})

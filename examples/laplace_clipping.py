@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 import gfb_brevitas as gfb
 from gfb_brevitas.files import replacing
 from gfb_brevitas.quant import IntegerFormat, Samples, fake_quantize, mse_optimal_clipping
+from gfb_brevitas.terminal import plain_console
 
 LOCATION, SCALE = 0.0, 0.5
 WIDTHS = np.arange(1, 9)
@@ -142,7 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     values = laplace_samples(options.samples // 10 if options.quick else options.samples, options.seed)
     optima = find_optima(values)
-    console = Console()
+    console = plain_console()
     console.print(optima_table(optima))
     console.print(f"line through 2 to 8 bits: {_line_text(optima)}, R^2 = {optima.r_squared:.5f}")
     draw(values, optima, options.output)

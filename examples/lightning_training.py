@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from digits import digits_experiment
 from experiment import accuracy, cross_entropy
-from rich.console import Console
 from torch import Tensor, nn
 
 import gfb_brevitas as gfb
 from gfb_brevitas.report import TerminalProgress, summary_tables
+from gfb_brevitas.terminal import plain_console
 
 try:
     import lightning
@@ -124,7 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
         resume=True,
         callbacks=[TerminalProgress()],
     )
-    console = Console()
+    console = plain_console()
     for table in summary_tables(result.summary()):
         console.print(table)
     console.print(f"searched: {accuracy(result.model, experiment.data.test):.2%} of the test images")

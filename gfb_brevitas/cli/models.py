@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -61,7 +60,11 @@ def apply(
                 _export(applied.eval(), example, export_to, None)
         written = [str(path) for path in (save, export_to) if path is not None]
         if written and weights is None:
-            say(f"[yellow]The weights are those that {escape(model)} makes; --weights gives trained ones.[/]")
+            say(
+                "",
+                lead=f"The weights are those that {model} makes; --weights gives trained ones.",
+                style="yellow",
+            )
         put(
             {"allocation": dict(bits), "files": written},
             lambda: [profile_table(profile, bits), *written],
@@ -150,7 +153,7 @@ def _note_proof(folder: Path, report: Any) -> None:
     try:
         add_to_summary(folder, _proof(report))
     except CheckpointError as error:
-        say(f"[yellow]The run's summary does not say that it was exported[/]: {escape(str(error))}")
+        say(f": {error}", lead="The run's summary does not say that it was exported", style="yellow")
 
 
 def model_and_inputs(factory: str) -> tuple[nn.Module, Any]:

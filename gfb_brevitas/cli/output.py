@@ -12,19 +12,18 @@ from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
-from rich.markup import escape
+from rich.console import RenderableType
 
 from gfb_brevitas.errors import GfbError
 from gfb_brevitas.search.history import json_ready
+from gfb_brevitas.terminal import plain_console, print_lines
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
-def say(text: str) -> None:
-    """Print a line of markup to the error stream."""
-    # Not wrapped: what is copied from the terminal or a log is then whole.
-    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+def say(text: str, *, lead: str = "", style: str = "bold red") -> None:
+    """Print to the error stream; ``lead`` comes first and in ``style``."""
+    print_lines(plain_console(stderr=True), text, lead=lead, style=style)
 
 
 @contextmanager
@@ -44,7 +43,7 @@ def errors_in_one_line(*, goes_on: bool = False) -> Iterator[None]:
     try:
         yield
     except GfbError as error:
-        say(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}")
+        say(f": {error}", lead=type(error).__name__)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         advice = " Run the same command again to go on where it stopped." if goes_on else ""
@@ -65,12 +64,12 @@ def put(document: Any, tables: Callable[[], Sequence[RenderableType]], *, as_jso
         return
     parts = tables()
     with _output():
-        console = Console()
+        console = plain_console()
         for number, part in enumerate(parts):
             if number:
                 console.print()
             if isinstance(part, str):
-                console.print(part, markup=False, highlight=False, soft_wrap=True)
+                print_lines(console, part)
             else:
                 console.print(part)
 
@@ -94,5 +93,5 @@ def _output() -> Iterator[None]:
         with suppress(OSError, ValueError):  # nothing is left to fail when Python ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if error.errno != errno.EPIPE:
-            say(f"[bold red]The output cannot be written[/]: {escape(error.strerror or str(error))}.")
+            say(f": {error.strerror or error}.", lead="The output cannot be written")
         raise typer.Exit(1) from None

@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 import optuna
 import typer
-from rich.markup import escape
 from torch import nn
 
 from gfb_brevitas.cli.models import export_result
@@ -153,7 +152,7 @@ class _After:
                 traceback.print_exception(error)
             lines = str(error).splitlines() or [""]
             text = str(error) if isinstance(error, GfbError) else lines[0]
-            say(f"[bold red]{what} failed[/]: {type(error).__name__}: {escape(text)}")
+            say(f": {type(error).__name__}: {text}", lead=f"{what} failed")
         say(
             "The search itself has ended well, and its result is kept. The same command tries the rest again."
         )
@@ -212,7 +211,7 @@ def _no_silent_exit() -> Iterator[None]:
         yield
     except SystemExit as error:
         traceback.print_exception(error)
-        say("[bold red]The run has not ended[/]: the code above called sys.exit().")
+        say(": the code above called sys.exit().", lead="The run has not ended")
         raise typer.Exit(1) from None
 
 

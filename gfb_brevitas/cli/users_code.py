@@ -12,7 +12,6 @@ from types import CodeType
 from typing import Any
 
 import typer
-from rich.markup import escape
 
 import gfb_brevitas
 from gfb_brevitas.cli.output import say
@@ -63,10 +62,7 @@ def told_in_short(run: ConfiguredRun) -> Iterator[None]:
         text = _users_part(error, _files_of(run))
         if setting is None or text is None:
             raise
-        say(
-            f"[bold red]{type(error).__name__}[/] in {escape(_named(run, setting))}:\n{escape(text)}\n"
-            f"{escape(_kept(run))}"
-        )
+        say(f" in {_named(run, setting)}:\n{text}\n{_kept(run)}", lead=type(error).__name__)
         raise typer.Exit(1) from None
 
 

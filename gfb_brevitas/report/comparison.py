@@ -13,8 +13,8 @@ from rich.table import Table
 from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.costs import BitOperations, Cost, MeanActivationBits, MeanWeightBits, WeightSize
 from gfb_brevitas.profile import QuantizerKind
-from gfb_brevitas.report._layout import compact_table
 from gfb_brevitas.space import SearchSpace
+from gfb_brevitas.terminal import compact_table
 
 BITS_PER_KILOBYTE = 8000
 

@@ -18,6 +18,7 @@ from gfb_brevitas.search import (
     StartRecord,
     StepRecord,
 )
+from gfb_brevitas.terminal import plain_console, print_lines
 
 
 class TerminalProgress(Callback):
@@ -37,7 +38,7 @@ class TerminalProgress(Callback):
     """
 
     def __init__(self, title: str = "search", console: Console | None = None) -> None:
-        self.console = console or Console()
+        self.console = console or plain_console()
         self._title = title
         self._progress: Progress | None = None
         self._bar: Any = None
@@ -140,7 +141,7 @@ class TerminalProgress(Callback):
         return f"{self._title}, round {max(1, self._round)}/{self._left.rounds}"
 
     def _print(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_lines(self.console, line)
 
     def _show(self, note: str) -> None:
         if self._progress is not None and self._left is not None:

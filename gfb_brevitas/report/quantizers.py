@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from rich.table import Table
-from rich.text import Text
 
 from gfb_brevitas.profile import ModelProfile, QuantizerInfo
-from gfb_brevitas.report._layout import compact_table
+from gfb_brevitas.terminal import compact_table
 
 
 def profile_table(profile: ModelProfile, allocation: Mapping[str, int] | None = None) -> Table:
@@ -22,7 +21,7 @@ def profile_table(profile: ModelProfile, allocation: Mapping[str, int] | None = 
     """
     table = compact_table(caption_justify="left")
     notes = [*_ties(profile), *_refusals(profile)]
-    table.caption = Text("\n".join(["", *notes])) if notes else None
+    table.caption = "\n".join(["", *notes]) if notes else None
     table.add_column("quantizer", overflow="fold")
     table.add_column("kind", no_wrap=True)
     for heading in ("bits", "elements", "MACs"):

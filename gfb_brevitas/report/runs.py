@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from gfb_brevitas.report._layout import compact_table
 from gfb_brevitas.search import RecordedRun
+from gfb_brevitas.terminal import compact_table
 
 
 def run_rows(runs: Sequence[RecordedRun]) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from gfb_brevitas.report._layout import compact_table
 from gfb_brevitas.report.comparison import comparison_of, comparison_table
+from gfb_brevitas.terminal import compact_table
 
 
 def summary_tables(summary: Mapping[str, Any]) -> list[Table]:

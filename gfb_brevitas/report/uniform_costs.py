@@ -15,8 +15,8 @@ from gfb_brevitas.constraints.groups import WidthGroups
 from gfb_brevitas.costs import ActivationMemory, BitOperations, Cost, MeanActivationBits, WeightSize
 from gfb_brevitas.costs.searched_profile import searched_profile
 from gfb_brevitas.errors import ConfigurationError
-from gfb_brevitas.report._layout import compact_table
 from gfb_brevitas.space import Bits, SearchSpace, Vector
+from gfb_brevitas.terminal import compact_table
 
 
 @dataclass(frozen=True, kw_only=True)

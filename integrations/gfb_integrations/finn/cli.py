@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
 from gfb_brevitas.cli.models import best_with_samples, model_and_inputs
+from gfb_brevitas.cli.output import say
 from gfb_brevitas.configuration.references import call
 from gfb_brevitas.errors import ConfigurationError, GfbError
 from gfb_brevitas.search import RecordedRun
+from gfb_brevitas.terminal import PlainTable, plain_console, print_lines
 from gfb_integrations.finn import (
     CheckReport,
     FinnEstimate,
@@ -114,18 +114,17 @@ def estimate_command(
     )
     if as_json:
         if found.warning:
-            Console(stderr=True).print(
-                f"WARNING: {found.warning}", markup=False, highlight=False, soft_wrap=True
-            )
+            say(f"WARNING: {found.warning}")
         ours = [_price(node, found.part) for node in found.nodes]
         formulas = [None if p is None else asdict(p) for p in ours]
         typer.echo(json.dumps({**found.to_dict(), "formulas": formulas}, indent=2))
     else:
+        console = plain_console()
         if found.warning:
-            Console().print(f"[bold red]WARNING: {escape(found.warning)}[/]", highlight=False, soft_wrap=True)
-        Console().print(_estimate_table(found))
+            print_lines(console, "", lead=f"WARNING: {found.warning}", style="bold red")
+        console.print(_estimate_table(found))
         if model.is_dir():
-            Console().print(_in_words(found, model), highlight=False, soft_wrap=True, markup=False)
+            print_lines(console, _in_words(found, model))
 
 
 @app.command("verify", no_args_is_help=True)
@@ -160,9 +159,10 @@ def verify_command(
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2))
     else:
-        Console().print(_verification_table(found))
+        console = plain_console()
+        console.print(_verification_table(found))
         if model.is_dir():
-            Console().print(_where(model / VERIFICATION_FILE), highlight=False, soft_wrap=True, markup=False)
+            print_lines(console, _where(model / VERIFICATION_FILE))
     if not found.exact:
         raise typer.Exit(1)
 
@@ -184,7 +184,7 @@ def check_command(
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in report.findings], indent=2))
     else:
-        Console().print(_check_table(report) if report.findings else report.verdict)
+        plain_console().print(_check_table(report) if report.findings else report.verdict)
     if not report.builds:
         raise typer.Exit(1)
 
@@ -194,7 +194,7 @@ def _check(factory: str, standalone_thresholds: bool) -> CheckReport:
 
 
 def _check_table(report: CheckReport) -> Table:
-    table = Table(title=report.verdict)
+    table = PlainTable(title=report.verdict)
     for heading in ("layer", "what FINN does", "problem", "change"):
         table.add_column(heading)
     for finding in report.findings:
@@ -262,7 +262,7 @@ def _model_of(factory: str) -> nn.Module:
 
 
 def _estimate_table(found: FinnEstimate) -> Table:
-    table = Table(
+    table = PlainTable(
         title=f"{found.board} ({found.part}), {found.clock_mhz:g} MHz: {found.fps:,.0f} samples per second, "
         f"latency {found.latency_us:,.0f} us",
         show_footer=True,
@@ -283,11 +283,10 @@ def _estimate_table(found: FinnEstimate) -> Table:
             for name in ("cycles", *_RESOURCES)
         ]
         table.add_row(node.name, *folding, *numbers)
-    table.caption = (
-        "FINN's numbers. Where the formulas of the search have others for these layers, in brackets."
-    )
+    caption = "FINN's numbers. Where the formulas of the search have others for these layers, in brackets."
     if found.host_nodes:
-        table.caption += f"\nOutside the FPGA, and in no number: {', '.join(found.host_nodes)}"
+        caption += f"\nOutside the FPGA, and in no number: {', '.join(found.host_nodes)}"
+    table.caption = caption
     return table
 
 
@@ -340,7 +339,7 @@ def _beside(theirs: float, ours: float | None) -> str:
 def _verification_table(found: FinnVerification) -> Table:
     expected = found.compared_with
     verdict = f"every stage computes the same as {expected}" if found.exact else f"NOT the same as {expected}"
-    table = Table(title=f"{found.samples} samples: {verdict}")
+    table = PlainTable(title=f"{found.samples} samples: {verdict}")
     headings = ("stage", "largest difference", "in steps", "argmax equal", "first node that differs", "flips")
     for heading in headings:
         table.add_column(heading)
@@ -361,8 +360,8 @@ def _or_exit(action: Callable[[], _T]) -> _T:
     try:
         return action()
     except GfbError as error:
-        Console(stderr=True).print(f"Error: {error}", markup=False, highlight=False, soft_wrap=True)
+        say(f"Error: {error}")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        Console(stderr=True).print("Interrupted.")
+        say("Interrupted.")
         raise typer.Exit(130) from None

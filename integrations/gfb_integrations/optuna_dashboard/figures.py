@@ -7,7 +7,6 @@ symbols, steps in their line styles.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from gfb_brevitas.search import RecordedLayerCost
 from gfb_integrations.optuna_dashboard.candidates import StepCandidates
+from gfb_integrations.plots._figure import plain
 from gfb_integrations.plots.colours import HATCH_OF_KIND, OF_KIND
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
@@ -42,7 +42,7 @@ def bits_per_layer(allocation: Mapping[str, int], title: str) -> go.Figure:
     for label, kind in _KINDS.items():
         shown = [name for name in names if is_weight(name) is (kind == "weight")]
         figure.add_bar(
-            x=shown,
+            x=[plain(name) for name in shown],
             y=[allocation[name] for name in shown],
             name=label,
             marker={"color": OF_KIND[kind], "pattern": {"shape": HATCH_OF_KIND[kind]}},
@@ -50,7 +50,7 @@ def bits_per_layer(allocation: Mapping[str, int], title: str) -> go.Figure:
         )
     axis = _quantizer_axis(names)
     figure.update_layout(
-        **_layout(title),
+        **_layout(plain(title)),
         xaxis=axis,
         yaxis={"title": "bits", "rangemode": "tozero", "dtick": _tick(allocation)},
     )
@@ -69,7 +69,7 @@ def bits_per_round(allocations: Mapping[int, Mapping[str, int]]) -> go.Figure:
     few = len(names) <= _MOST_LABELS
     figure = go.Figure(
         go.Heatmap(
-            x=names,
+            x=[plain(name) for name in names],
             y=rounds,
             z=widths,
             colorscale="Cividis",
@@ -94,12 +94,12 @@ def layer_costs(budgets: Sequence[RecordedLayerCost]) -> go.Figure:
     names = list(dict.fromkeys(layer for budget in budgets for layer in budget.layers))
     for k, budget in enumerate(budget for budget in budgets if budget.limit > 0):
         layers = list(budget.layers)
-        unit = html.escape(budget.unit)
+        unit = plain(budget.unit)
         figure.add_bar(
-            x=layers,
+            x=[plain(layer) for layer in layers],
             y=_rounded(100 * np.array(list(budget.layers.values())) / budget.limit),
             customdata=[_short(value) for value in budget.layers.values()],
-            name=html.escape(budget.name),
+            name=plain(budget.name),
             marker={"color": _COLOURS[k % len(_COLOURS)], "pattern": {"shape": _HATCHES[k % len(_HATCHES)]}},
             hovertemplate="%{x}: %{customdata} " + unit + ", %{y}% of the budget<extra></extra>",
         )
@@ -126,8 +126,8 @@ def front(steps: Sequence[StepCandidates], budget: int, cost: Mapping[str, Any])
     figure.add_vline(x=_short(float(cost["limit"])), line_dash="dash", annotation_text="limit")
     left_out = f"; the last {len(shown)} of {len(steps)} steps" if len(shown) < len(steps) else ""
     explained = f"crosses are over a budget, lines are the best within all budgets{left_out}"
-    name = html.escape(str(cost["name"]))  # plotly reads texts as markup
-    unit = f" ({html.escape(str(cost['unit']))})" if cost["unit"] else ""
+    name = plain(str(cost["name"]))  # plotly reads texts as markup
+    unit = f" ({plain(str(cost['unit']))})" if cost["unit"] else ""
     figure.update_layout(
         **_layout(f"Loss and {name} of the candidates", explained),
         xaxis={"title": f"{name}{unit}"},
@@ -183,7 +183,7 @@ def _quantizer_axis(names: Sequence[str]) -> dict[str, Any]:
     return {
         "type": "category",  # names may be numbers
         "categoryorder": "array",
-        "categoryarray": list(names),
+        "categoryarray": [plain(name) for name in names],
         "showticklabels": few,
         "tickangle": -45,
         "automargin": True,

@@ -114,4 +114,4 @@ def _row(cells: Sequence[str]) -> str:
 
 def _plain(name: str) -> str:
     """A name with nothing in it that Markdown would read."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|~" else c for c in name)
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|~$&" else c for c in name)
