@@ -18,6 +18,7 @@ class WidthGroups:
     Attributes:
         low: Smallest widths, shape ``(coordinates,)``.
         high: Largest widths, shape ``(coordinates,)``.
+        of_quantizers: The coordinate of each quantizer, shape ``(quantizers,)``.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -25,12 +26,12 @@ class WidthGroups:
         self.low = np.array([c.min_bits for c in coordinates], dtype=np.int64)
         self.high = np.array([c.max_bits for c in coordinates], dtype=np.int64)
         group = {name: k for k, c in enumerate(coordinates) for name in c.quantizers}
-        self._group = np.array([group[name] for name in space.profile.names], dtype=np.int64)
+        self.of_quantizers = np.array([group[name] for name in space.profile.names], dtype=np.int64)
         self._first = np.array([space.profile.column(c.name) for c in coordinates], dtype=np.int64)
 
     def expand(self, groups: Bits) -> Bits:
         """Group widths, shape ``(..., coordinates)``, to bit widths, shape ``(..., quantizers)``."""
-        return groups[..., self._group]
+        return groups[..., self.of_quantizers]
 
     def collapse(self, bits: Bits) -> Bits:
         """Bit widths, shape ``(..., quantizers)``, to group widths, shape ``(..., coordinates)``."""

@@ -23,7 +23,7 @@ from gfb_brevitas.samplers._state import initial_state
 from gfb_brevitas.samplers._strategy import Strategy
 from gfb_brevitas.search.study import Generation, annotate, judged
 from gfb_brevitas.search.trial_writer import TrialWriter
-from gfb_brevitas.sensitivity import SensitivityTable, allocate
+from gfb_brevitas.sensitivity import Allocator, SensitivityTable
 from gfb_brevitas.space import Bits, Vector
 from gfb_brevitas.surrogate import Proposals
 
@@ -142,10 +142,11 @@ class GuidedStudy:
         table = self._sensitivity()
         if table is None:
             return np.concatenate([np.array(rows), self._drawn(size - 1, rng)])
-        rows.append(allocate(self._constraints, table.increases))
+        allocator = Allocator(self._constraints)
+        rows.append(allocator.allocate(table.increases))
         for _ in range(size - 2):
             weights = np.exp(_WEIGHT_SPREAD * rng.standard_normal((len(table.names), 1)))
-            rows.append(allocate(self._constraints, weights * table.increases, exchange=False))
+            rows.append(allocator.allocate(weights * table.increases, exchange=False))
         return np.array(rows)
 
     def _drawn(self, count: int, rng: np.random.Generator) -> Bits:

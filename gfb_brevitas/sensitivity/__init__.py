@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gfb_brevitas.sensitivity.allocating import allocate
+from gfb_brevitas.sensitivity.allocating import Allocator, allocate
 from gfb_brevitas.sensitivity.estimate import SensitivityTable, estimate_sensitivity
 
-__all__ = ["SensitivityTable", "allocate", "estimate_sensitivity"]
+__all__ = ["Allocator", "SensitivityTable", "allocate", "estimate_sensitivity"]
