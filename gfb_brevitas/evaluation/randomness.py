@@ -70,18 +70,13 @@ class RandomStream:
         outside = _GlobalState.capture()
         try:
             if self._state is None:
-                self._start()
+                reseed(self.seed)
             else:
                 self._state.restore()
             yield
         finally:
             self._state = _GlobalState.capture()
             outside.restore()
-
-    def _start(self) -> None:
-        torch.manual_seed(self.seed)
-        np.random.seed(self.seed)
-        random.seed(self.seed)
 
 
 def reseed(seed: int) -> None:
