@@ -17,18 +17,18 @@ from torch.utils import _pytree as pytree
 
 from gfb_brevitas.prepared.capture import Call, Captured, NotCapturableError, capture
 from gfb_brevitas.prepared.prepare import Prepared, prepare
-from gfb_brevitas.prepared.recording import NOISE_REPEATS, TIMES_NOISE, Recording, with_noise
+from gfb_brevitas.prepared.recording import NOISE_REPEATS, TIMES_NOISE, Recording
 
 if TYPE_CHECKING:
     from gfb_brevitas.adapters.searchable import SearchableModel
 
 EXACT = 1e-5
 """A recording runs the model's own operations. Its results are the model's but for this mean difference, as a
-share of their spread, or TIMES_NOISE times what the model differs from itself when its inputs get noise."""
+share of their spread, or TIMES_NOISE times what it differs from itself with rounding noise on all values."""
 WIDTHS_TRIED = 3
 """Allocations at which a new program is checked; one that is wrong is so at most of them."""
 
-Run = Literal["program", "model", "noisy model", "recording"]
+Run = Literal["program", "model", "recording", "noisy recording"]
 
 _logger = logging.getLogger(__name__)
 
@@ -48,9 +48,13 @@ class _Ready:
         # The caller may change them in place, and they may share memory with what is kept.
         return self.captured.result([tensor.clone() for tensor in outputs])
 
-    def as_recorded(self, call: Call) -> Any:
-        """The result by the operations that were recorded, each as the model does it."""
-        return self.captured.result([tensor.clone() for tensor in self.recording(call.tensors)])
+    def as_recorded(self, call: Call, noise_seed: int | None) -> Any:
+        """The result by the operations that were recorded, each as the model does it; or with noise."""
+        if noise_seed is None:
+            results = self.recording(call.tensors)
+        else:
+            results = self.recording.with_noise(call.tensors, noise_seed)
+        return self.captured.result([tensor.clone() for tensor in results])
 
     def _inputs_id(self, call: Call) -> Hashable:
         # The tensors are held, so no other can come to lie at their address meanwhile.
@@ -143,14 +147,16 @@ class PreparedForward:
         return any(ready is not None for ready in self._ready.values())
 
     @contextmanager
-    def running(self, what: Run) -> Iterator[None]:
+    def running(self, what: Run, noise_seed: int = 0) -> Iterator[None]:
         """Within :meth:`active`, something else than programs runs inside the block.
 
         Args:
-            what: ``"model"``, the model as it is; ``"noisy model"``, the same with rounding noise on its
-                inputs; ``"recording"``, what was recorded of it, operation by operation.
+            what: ``"model"``, the model as it is; ``"recording"``, what was recorded of it, operation by
+                operation; ``"noisy recording"``, the same with rounding noise on all values.
+            noise_seed: Where the noise starts.
         """
         before, self._run = self._run, what
+        self._noise_seed = noise_seed
         try:
             yield
         finally:
@@ -158,9 +164,7 @@ class PreparedForward:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's result."""
-        if self._run == "noisy model":
-            args, kwargs = pytree.tree_map(self._noisy, (args, kwargs))
-        if self._run in ("model", "noisy model") or torch.is_grad_enabled():  # programs have no gradients
+        if self._run == "model" or torch.is_grad_enabled():  # programs have no gradients
             return self.model.model(*args, **kwargs)
         try:
             call = Call.of(args, kwargs)
@@ -170,11 +174,9 @@ class PreparedForward:
         ready = self._ready_for(call)
         if ready is None:
             return self.model.model(*args, **kwargs)
-        return ready.as_recorded(call) if self._run == "recording" else ready(call)
-
-    def _noisy(self, value: Any) -> Any:
-        self._noise_seed += 1
-        return with_noise(value, self._noise_seed)
+        if self._run == "program":
+            return ready(call)
+        return ready.as_recorded(call, self._noise_seed if self._run == "noisy recording" else None)
 
     def _ready_for(self, call: Call) -> _Ready | None:
         signature = call.signature
@@ -265,8 +267,8 @@ class PreparedForward:
                 return True
             noise = [0.0] * len(expected)
             for seed in range(NOISE_REPEATS):
-                noisy = self._outputs(call, tuple(with_noise(tensor, seed) for tensor in tensors))
-                noise = list(map(max, noise, map(_difference, expected, noisy)))
+                noisy = ready.recording.with_noise(tensors, seed)
+                noise = list(map(max, noise, map(_difference, recorded, noisy)))
         return all(d <= TIMES_NOISE * own for d, own in zip(differences, noise, strict=True))
 
     def _outputs(self, call: Call, tensors: tuple[Tensor, ...]) -> list[Tensor]:

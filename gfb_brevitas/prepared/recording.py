@@ -78,6 +78,15 @@ class Recording:
         results: list[Tensor] = _Following(self._module, self._sites).run(*tensors)
         return results
 
+    def with_noise(self, tensors: Sequence[Tensor], seed: int) -> list[Tensor]:
+        """The same with relative noise of the size of rounding on every value on the way.
+
+        Noise on the inputs alone would say too little: the first quantizer rounds it away.
+        """
+        noisy = _Noisy(self._module, self._sites, seed, roundings=2)
+        results: list[Tensor] = noisy.run(*tensors)
+        return results
+
     def differences(
         self, tensors: Sequence[Tensor], found: Mapping[int, Sequence[Tensor]]
     ) -> list[Difference]:
@@ -93,7 +102,7 @@ class Recording:
             return []
         noise = dict.fromkeys(following.suspects, 0)
         for seed in range(NOISE_REPEATS):
-            noisy = _Noisy(self._module, self._sites, found, following.suspects, seed)
+            noisy = _Noisy(self._module, self._sites, seed, NOISE_IN_ROUNDINGS, found, following.suspects)
             noisy.run(*tensors)
             noise = {number: max(count, noisy.moved.get(number, 0)) for number, count in noise.items()}
         return [
@@ -217,12 +226,13 @@ class _Noisy(_Following):
         self,
         module: fx.GraphModule,
         sites: Sequence[WidthInForce],
-        found: Mapping[int, Sequence[Tensor]],
-        suspects: Mapping[int, _Suspect],
         seed: int,
+        roundings: float,
+        found: Mapping[int, Sequence[Tensor]] | None = None,
+        suspects: Mapping[int, _Suspect] | None = None,
     ) -> None:
         super().__init__(module, sites, found)
-        self._watched, self._seed = suspects, seed
+        self._watched, self._seed, self._roundings = suspects or {}, seed, roundings
         self.moved: dict[int, int] = {}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -233,17 +243,15 @@ class _Noisy(_Following):
             self.moved[number] = self._watched[number].expected.differing(value)
         found = self._found.get(number, ())
         self._seed += NOISE_REPEATS
-        return with_noise(found[0] if found else value, self._seed)
+        return self._shaken(found[0] if found else value)
 
-
-def with_noise(value: Any, seed: int) -> Any:
-    """A floating-point tensor with relative noise of a few roundings; anything else as it is."""
-    if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
-        return value
-    generator = torch.Generator(value.device).manual_seed(seed)
-    noise = torch.rand(value.shape, generator=generator, device=value.device, dtype=torch.float32)
-    amplitude = NOISE_IN_ROUNDINGS * _rounding(value)
-    return torch.empty_like(value).copy_(value * (1 + amplitude * (2 * noise - 1)))
+    def _shaken(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
+            return value
+        generator = torch.Generator(value.device).manual_seed(self._seed)
+        noise = torch.rand(value.shape, generator=generator, device=value.device, dtype=torch.float32)
+        amplitude = self._roundings * _rounding(value)
+        return torch.empty_like(value).copy_(value * (1 + amplitude * (2 * noise - 1)))
 
 
 def _margin(value: Tensor) -> Tensor:
