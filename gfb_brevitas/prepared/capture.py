@@ -86,12 +86,14 @@ class Captured:
         sites: The quantizers that the graph's operators name by number.
         spec: How the results are put together.
         constants: Parts of the result that are no tensors, by position.
+        on_cpu: Whether the inputs and the model are there.
     """
 
     graph: fx.GraphModule
     sites: list[WidthInForce]
     spec: pytree.TreeSpec
     constants: tuple[Any, ...]
+    on_cpu: bool = True
 
     def result(self, tensors: list[Tensor]) -> Any:
         """The model's result from its tensors."""
@@ -139,7 +141,9 @@ def capture(model: nn.Module, call: Call) -> Captured:
     if _attributes(model) != before:
         raise NotCapturableError("it keeps something of its forward pass in an attribute")
     graph.recompile()
-    return Captured(graph, sites, outcome["spec"], outcome["constants"])
+    tensors = (*call.tensors, *model.parameters(), *model.buffers())
+    on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
+    return Captured(graph, sites, outcome["spec"], outcome["constants"], on_cpu)
 
 
 def _without_mutation(recorded: fx.GraphModule, inputs: tuple[Tensor, ...]) -> fx.GraphModule:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from gfb_brevitas.prepared.channel_statistics import batch_factor_and_offset
 from gfb_brevitas.prepared.dependencies import depends_on_input
 from gfb_brevitas.prepared.integer_products import IntegerProduct
-from gfb_brevitas.quant.compiling import compiled
 
 aten = torch.ops.aten
 _BATCH_NORMS: dict[Any, tuple[int, ...]] = {
@@ -83,31 +83,6 @@ def _folded(graph: fx.Graph, product: fx.Node, factor: fx.Node, offset: fx.Node)
     scaled = graph.call_function(scaled_rows, (weight, factor))
     shifted = graph.call_function(shifted_bias, (bias, factor, offset))
     return graph.call_function(aten.convolution.default, (x, scaled, shifted, *rest))
-
-
-@compiled
-def batch_factor_and_offset(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float
-) -> tuple[Tensor, Tensor]:
-    """What BatchNorm with the statistics of ``x``, shape ``(N, C, ...)``, multiplies with and adds.
-
-    Returns:
-        Two tensors of shape ``(1, C, 1, ...)``.
-    """
-    inner = list(range(2, x.dim()))
-    # About the mean of the first sample, and per sample first: sums of so many float32 values cancel badly.
-    center = x[:1].mean([0, *inner], keepdim=True)
-    distance = x - center
-    sums = distance.sum(inner, keepdim=True) if inner else distance
-    squares = distance.square().sum(inner, keepdim=True) if inner else distance.square()
-    count = x.numel() // x.shape[1]
-    shift = sums.double().sum(0, keepdim=True) / count
-    variance = squares.double().sum(0, keepdim=True) / count - shift.square()
-    factor = (variance.clamp_min(0) + epsilon).rsqrt().to(x.dtype)
-    if weight is not None:
-        factor = factor * weight.reshape(center.shape)
-    offset = -(center + shift.to(x.dtype)) * factor
-    return factor, offset if bias is None else offset + bias.reshape(center.shape)
 
 
 def channel_factor(weight: Tensor | None, variance: Tensor, epsilon: float) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from gfb_brevitas.prepared.dependencies import depends_on_input
+from gfb_brevitas.prepared.loop_kernel import LoopKernel
+from gfb_brevitas.prepared.loop_source import can_be_written
 from gfb_brevitas.prepared.site_values import decode, encode, round_to_scale
 from gfb_brevitas.quant.compiling import compiled
 
@@ -52,19 +54,31 @@ _ELEMENTWISE: set[Any] = _ROUNDINGS | {
 }
 
 
-def fuse_elementwise(graph: fx.Graph) -> None:
-    """Replace every group of element-wise nodes that feed each other only, in place."""
+def fuse_elementwise(graph: fx.Graph, *, on_cpu: bool) -> None:
+    """Replace every group of element-wise nodes that feed each other only, in place.
+
+    Args:
+        graph: The graph.
+        on_cpu: Whether it runs on the CPU, where groups become loops of C++ (:class:`LoopKernel`); elsewhere
+            torch.compile makes kernels of them.
+    """
     from_input = set(depends_on_input(graph))
-    candidates = {n for n in from_input if n.op == "call_function" and n.target in _ELEMENTWISE}
+    fits = can_be_written if on_cpu else _is_elementwise
+    candidates = {n for n in from_input if n.op == "call_function" and fits(n)}
     order = {node: number for number, node in enumerate(graph.nodes)}
     kernels: dict[str, Callable[..., Tensor]] = {}
+    replace = _replace_by_loop if on_cpu else _replace
     for root in sorted(candidates, key=order.__getitem__, reverse=True):
         if root not in candidates:
             continue
         group = _group(root, candidates)
         candidates -= group
         if len(group) > 1 or root.target in _ROUNDINGS:
-            _replace(graph, root, sorted(group, key=order.__getitem__), kernels)
+            replace(graph, root, sorted(group, key=order.__getitem__), kernels)
+
+
+def _is_elementwise(node: fx.Node) -> bool:
+    return node.target in _ELEMENTWISE
 
 
 def _group(root: fx.Node, candidates: set[fx.Node]) -> set[fx.Node]:
@@ -93,6 +107,39 @@ def _replace(
     kernel = kernels.setdefault(module.code, Kernel(module.forward))
     with graph.inserting_before(root):
         replacement = graph.call_function(kernel, tuple(sources))
+    replacement.meta = dict(root.meta)
+    root.replace_all_uses_with(replacement)
+    for node in reversed(group):
+        graph.erase_node(node)
+
+
+def _replace_by_loop(
+    graph: fx.Graph, root: fx.Node, group: list[fx.Node], kernels: dict[str, Callable[..., Tensor]]
+) -> None:
+    """Numbers become arguments, so that layers that differ in them share a loop."""
+    members = set(group)
+    inner = fx.Graph()
+    copies: dict[Any, fx.Node] = {}
+    arguments: list[Any] = []
+
+    def entering(argument: Any) -> Any:
+        if argument is None or argument in members:
+            return copies.get(argument)
+        key = argument if isinstance(argument, fx.Node) else (type(argument), argument)
+        if key not in copies:
+            arguments.append(argument)
+            copies[key] = inner.placeholder(f"a{len(arguments)}")
+        return copies[key]
+
+    wanted = [[entering(a) if a not in members else a for a in node.args] for node in group]
+    for number, (node, taken) in enumerate(zip(group, wanted, strict=True)):
+        entered = tuple(copies[a] if isinstance(a, fx.Node) and a in members else a for a in taken)
+        copies[node] = inner.call_function(node.target, entered)  # type: ignore[arg-type]
+        copies[node].name = f"b{number}"
+    inner.output(copies[root])
+    kernel = kernels.setdefault(str(inner), LoopKernel(inner))
+    with graph.inserting_before(root):
+        replacement = graph.call_function(kernel, tuple(arguments))
     replacement.meta = dict(root.meta)
     root.replace_all_uses_with(replacement)
     for node in reversed(group):

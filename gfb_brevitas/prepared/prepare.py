@@ -51,7 +51,7 @@ def prepare(captured: Captured, largest_bits: dict[int, int], *, integers: bool)
         without_needless_codes(graph)
     lower_quantizers(graph, sites)
     graph.eliminate_dead_code()
-    fuse_elementwise(graph)
+    fuse_elementwise(graph, on_cpu=captured.on_cpu)
     graph.eliminate_dead_code()
     return Prepared(Program(captured.graph, graph, sites), tuple(reasons))
 
