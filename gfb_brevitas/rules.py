@@ -1,11 +1,12 @@
 """What users say about the search space: fixed widths, ranges and ties, by name.
 
-Names are matched with shell patterns (:mod:`fnmatch`), e.g. ``"layer1.*.weight_quant"``.
+Names are matched with shell patterns (:mod:`fnmatch`), e.g. ``"layer1.*.weight_quant"``. The exact name of a
+quantizer is no pattern, whatever it holds: it means that quantizer. In a pattern, ``[[]`` is a bracket.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Container, Hashable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import get_args
@@ -46,9 +47,9 @@ class Range:
                 f"got {self.min_bits} to {self.max_bits} for {self.names!r}."
             )
 
-    def matches(self, info: QuantizerInfo) -> bool:
-        """Whether the rule speaks about this quantizer."""
-        return _matches(self.names, self.kind, info)
+    def matches(self, info: QuantizerInfo, names: Container[str] = ()) -> bool:
+        """Whether the rule speaks about this quantizer, of a model whose quantizers have these names."""
+        return _matches(self.names, self.kind, info, names)
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ class Fix:
                 f"got {self.bits} for {self.names!r}."
             )
 
-    def matches(self, info: QuantizerInfo) -> bool:
-        """Whether the rule speaks about this quantizer."""
-        return _matches(self.names, self.kind, info)
+    def matches(self, info: QuantizerInfo, names: Container[str] = ()) -> bool:
+        """Whether the rule speaks about this quantizer, of a model whose quantizers have these names."""
+        return _matches(self.names, self.kind, info, names)
 
 
 @dataclass(frozen=True)
@@ -106,20 +107,27 @@ class Tie:
                 f"lambda info: info.kind; got {self.by!r}."
             )
 
-    def key(self, info: QuantizerInfo) -> Hashable:
-        """The tie's key for this quantizer; ``None`` when it does not take part."""
+    def key(self, info: QuantizerInfo, names: Container[str] = ()) -> Hashable:
+        """The tie's key for this quantizer, see :meth:`Fix.matches`; ``None`` when it does not take part."""
         if self.by is not None:
             return self.by(info)
         assert self.names is not None
-        return True if _matches(self.names, None, info) else None
+        return True if _matches(self.names, None, info, names) else None
 
 
 Rule = Range | Fix | Tie
 
 
-def _matches(names: Patterns, kind: QuantizerKind | None, info: QuantizerInfo) -> bool:
-    patterns: Iterable[str] = (names,) if isinstance(names, str) else names
-    return (kind is None or kind == info.kind) and any(fnmatchcase(info.name, p) for p in patterns)
+def matches_name(name: str, pattern: str, names: Container[str]) -> bool:
+    """Whether a name matches a pattern; one that is itself among ``names`` matches nothing else."""
+    return name == pattern or (pattern not in names and fnmatchcase(name, pattern))
+
+
+def _matches(
+    patterns: Patterns, kind: QuantizerKind | None, info: QuantizerInfo, names: Container[str]
+) -> bool:
+    listed = (patterns,) if isinstance(patterns, str) else patterns
+    return (kind is None or kind == info.kind) and any(matches_name(info.name, p, names) for p in listed)
 
 
 def _check_names(rule: str, names: object) -> None:

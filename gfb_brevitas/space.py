@@ -267,9 +267,11 @@ def _apply_range(
 ) -> set[str]:
     """Set the bounds of a rule; returns the names that it is about."""
     # A range would make a search dimension of a quantizer whose width changes nothing.
-    matched = [info for info in profile if rule.matches(info) and (info.reached or isinstance(rule, Fix))]
+    names = frozenset(profile.names)
+    named = [info for info in profile if rule.matches(info, names)]
+    matched = [info for info in named if info.reached or isinstance(rule, Fix)]
     if not matched:
-        raise ConfigurationError(_no_match(profile, rule, any(rule.matches(info) for info in profile)))
+        raise ConfigurationError(_no_match(profile, rule, bool(named)))
     bounds = (rule.bits, rule.bits) if isinstance(rule, Fix) else (rule.min_bits, rule.max_bits)
     for info in matched:
         if info.scaling == "native" and bounds[0] < info.min_bits:
@@ -287,14 +289,17 @@ def _no_match(profile: ModelProfile, rule: Rule, matches_unreached: bool) -> str
             f"{rule} matches only quantizers that the example inputs never reached, which keep their "
             "widths. Give example inputs that reach them, or set their widths with Fix."
         )
-    return f"{rule} matches no quantizer. There are: {', '.join(profile.names)}."
+    bracket = (
+        " In a pattern, [...] is one character of several, and [[] a bracket." if "[" in str(rule) else ""
+    )
+    return f"{rule} matches no quantizer. There are: {', '.join(profile.names)}.{bracket}"
 
 
 def _apply_tie(profile: ModelProfile, rule: Tie, group: dict[str, str]) -> None:
     by_key: dict[Hashable, list[str]] = {}
-    matches_unreached = False
+    matches_unreached, known = False, frozenset(profile.names)
     for info in profile:
-        key = rule.key(info)
+        key = rule.key(info, known)
         if key is None:
             continue
         _check_key(key, info.name)

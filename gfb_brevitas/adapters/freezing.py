@@ -138,7 +138,7 @@ def _plain_settings(quantizer: LearnedClippingQuantizer, bits: int) -> dict[str,
             signed=integers.scale_signed, narrow_range=integers.scale_narrow_range and bits > 1
         ),
         "zero_point_impl": ZeroZeroPoint,
-        "bit_width_impl": BitWidthConst,
+        "bit_width_impl": BitWidthConst(bits),  # in float32: half precision does not hold 2^16 - 1
         "bit_width": bits,
         "float_to_int_impl": RoundSte,
         "tensor_clamp_impl": TensorClamp,

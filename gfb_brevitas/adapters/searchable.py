@@ -25,6 +25,9 @@ from gfb_brevitas.quant import Clipping, ClippingKind
 from gfb_brevitas.rules import Rule
 from gfb_brevitas.space import SearchSpace
 
+HALF_PRECISION_BITS = 15
+"""Largest width of a model in float16."""
+
 
 def make_searchable(
     model: nn.Module,
@@ -71,6 +74,7 @@ def make_searchable(
             "The model is searchable already. Use it as it is, or pass the Brevitas model it was made from."
         )
     _check_bits(bits)
+    _check_precision(model, bits[1])
     if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
         raise ConfigurationError(f"batch_size must be at least 1; got {batch_size!r}.")
     samples = batch_size_of(example_inputs) if batch_size is None else batch_size
@@ -221,6 +225,14 @@ def _check_bits(bits: object) -> None:
     raise ConfigurationError(
         f"bits must be (smallest, largest) from 1 to {MAX_BITS}, whole numbers in that order; got {bits!r}."
     )
+
+
+def _check_precision(model: nn.Module, most: int) -> None:
+    if most > HALF_PRECISION_BITS and any(p.dtype == torch.float16 for p in model.parameters()):
+        raise ConfigurationError(
+            f"In float16, widths go up to {HALF_PRECISION_BITS} bits, since it does not hold 65,535; "
+            f"got `bits` up to {most}. Lower them, or convert the model: model.float() or model.bfloat16()."
+        )
 
 
 def _nothing_searchable(model: nn.Module, conversion: Conversion) -> str:

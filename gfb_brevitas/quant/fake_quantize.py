@@ -48,7 +48,9 @@ def fake_quantize(
 def scale_of(clipping: Tensor, bits: int, integers: IntegerFormat) -> Tensor:
     """The scale that belongs to a clipping value, s = a / threshold; shape of ``clipping``."""
     # A tensor on the same device, as in Brevitas: CUDA would multiply by the reciprocal of a number.
-    return clipping / clipping.new_full((), integers.threshold(bits))
+    # Not in half precision, as there: it does not hold the thresholds of large widths.
+    dtype = torch.promote_types(clipping.dtype, torch.float32)
+    return clipping / clipping.new_full((), integers.threshold(bits), dtype=dtype)
 
 
 def quantize_values(x: Tensor, scale: Tensor, bits: int, integers: IntegerFormat) -> Tensor:
@@ -64,8 +66,10 @@ def quantize_values(x: Tensor, scale: Tensor, bits: int, integers: IntegerFormat
         Dequantized values, shape of ``x``.
     """
     if integers.is_bipolar(bits):
-        return torch.where(x >= 0, scale, -scale)
-    return x.div(scale).round_().clamp_(integers.smallest(bits), integers.largest(bits)).mul_(scale)
+        # A scale without dimensions may be wider than the values: it does not decide on their type.
+        return torch.where(x >= 0, scale, -scale).to(torch.result_type(x, scale))
+    codes = x.div(scale).round_()
+    return codes.clamp_(*kernels.integer_range(codes.dtype, bits, integers)).mul_(scale)
 
 
 class _FakeQuantize(torch.autograd.Function):

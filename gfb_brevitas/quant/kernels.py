@@ -55,6 +55,12 @@ def backward(
     return to_x.as_strided(form.shape, form.stride()), to_clipping.reshape(clipping.shape)
 
 
+def integer_range(dtype: torch.dtype, bits: int, integers: IntegerFormat) -> tuple[float, float]:
+    """The smallest and largest integer at a width of ``bits``, or what ``dtype`` holds where that is less."""
+    most = torch.finfo(dtype).max
+    return max(integers.smallest(bits), -most), min(integers.largest(bits), most)
+
+
 def serves_affine(x: Tensor) -> bool:
     """Whether :func:`backward` takes an :class:`Affine` for a tensor of this shape and memory format."""
     has_channels = x.dim() >= 2 and x.shape[1] > 1 and x.shape[0] > 1
@@ -101,7 +107,8 @@ def _in_memory_order(x: Tensor, shape: tuple[int, ...], strides: tuple[int, ...]
 
 
 def _integer_range(scale: Tensor, bits: int, integers: IntegerFormat) -> tuple[Tensor, Tensor]:
-    return scale.new_full((), integers.smallest(bits)), scale.new_full((), integers.largest(bits))
+    smallest, largest = integer_range(scale.dtype, bits, integers)
+    return scale.new_full((), smallest), scale.new_full((), largest)
 
 
 def _backward_of(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +15,7 @@ from gfb_brevitas.distributed import current_world, make_gradients
 from gfb_brevitas.errors import CheckpointError, ConfigurationError, EmptyDataError, NonFiniteLossError
 from gfb_brevitas.evaluation.batches import Batch, Batches, LossFunction, device_of, moved, one_pass
 from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
+from gfb_brevitas.rules import matches_name
 from gfb_brevitas.search.checkpoint import on_cpu
 from gfb_brevitas.search.config import TrainingConfig
 from gfb_brevitas.search.schedule import learning_rate_factor
@@ -145,8 +145,13 @@ def parameter_groups(model: SearchableModel, config: TrainingConfig) -> list[dic
 
     Returns:
         Dicts with ``params``, ``lr`` and ``weight_decay`` (0 for what belongs to quantizers).
+
+    Raises:
+        ConfigurationError: If a pattern of ``learning_rates`` matches no parameter.
     """
     names = {id(parameter): name for name, parameter in model.model.named_parameters()}
+    known = frozenset(names.values())
+    _require_matches(config, known)
     clipping_rate = config.clipping_learning_rate or config.learning_rate
     weights, scales = _apart_from_quantizers(model)
     kinds = (
@@ -158,7 +163,7 @@ def parameter_groups(model: SearchableModel, config: TrainingConfig) -> list[dic
     for parameters, rate, decay in kinds:
         for parameter in parameters:
             if parameter.requires_grad:
-                own_rate = _rate_by_name(names.get(id(parameter), ""), config, rate)
+                own_rate = _rate_by_name(names.get(id(parameter), ""), config, rate, known)
                 groups.setdefault((own_rate, decay), []).append(parameter)
     return [
         {"params": parameters, "lr": rate, "weight_decay": decay}
@@ -173,8 +178,18 @@ def _apart_from_quantizers(model: SearchableModel) -> tuple[list[nn.Parameter], 
     return [p for p in parameters if id(p) not in native], [p for p in parameters if id(p) in native]
 
 
-def _rate_by_name(name: str, config: TrainingConfig, default: float) -> float:
-    return next((rate for pattern, rate in config.learning_rates if fnmatchcase(name, pattern)), default)
+def _rate_by_name(name: str, config: TrainingConfig, default: float, names: frozenset[str]) -> float:
+    rates = (rate for pattern, rate in config.learning_rates if matches_name(name, pattern, names))
+    return next(rates, default)
+
+
+def _require_matches(config: TrainingConfig, names: frozenset[str]) -> None:
+    for pattern, _ in config.learning_rates:
+        if not any(matches_name(name, pattern, names) for name in names):
+            raise ConfigurationError(
+                f"The pattern {pattern!r} in `learning_rates` matches no parameter. There are: "
+                f"{', '.join(sorted(names))}."
+            )
 
 
 def _make_optimizer(config: TrainingConfig, groups: list[dict[str, Any]]) -> Optimizer:

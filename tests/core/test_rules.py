@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from gfb_brevitas.adapters.searchable import make_searchable
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.rules import Fix, Range, Tie
+from gfb_brevitas.space import SearchSpace
 from tests.core.costs.small_profiles import quantizer
+from tests.core.odd_names import NamedLayers
 
 WEIGHT = quantizer("layer1.conv.weight_quant", "weight", 1)
 ACT = quantizer("layer1.conv.act_quant", "activation", 1)
@@ -85,3 +90,37 @@ def test_an_unknown_kind_is_refused(make, kind):
 def test_what_a_tie_goes_by_must_be_a_function():
     with pytest.raises(ConfigurationError, match="`by` of a tie must be a function.*got 3"):
         Tie(by=3)
+
+
+@pytest.fixture(scope="module")
+def odd():
+    return make_searchable(NamedLayers(), NamedLayers.example).profile
+
+
+def test_an_exact_name_is_that_quantizer_whatever_it_holds(odd):
+    for name in odd.names:
+        for rule in (Fix(name, 3), Range([name], 3, 3), Fix(("nothing", name), 3, kind="weight")):
+            widths = SearchSpace(odd, [rule]).largest()
+            assert {n for n, bits in widths.items() if bits == 3} == {name}
+    one, other, *_ = odd.names
+    groups = [c.quantizers for c in SearchSpace(odd, [Tie((one, other))]).coordinates]
+    assert (one, other) in groups
+
+
+def test_an_exact_name_is_no_pattern():
+    names = ("a[0]", "a0", "b*", "bcd")
+    infos = [replace(WEIGHT, name=name) for name in names]
+    assert [info.name for info in infos if Fix("a[0]", 3).matches(info, names)] == ["a[0]"]
+    assert [info.name for info in infos if Fix("b*", 3).matches(info, names)] == ["b*"]
+    assert [info.name for info in infos if Fix("b*", 3).matches(info)] == ["b*", "bcd"]
+    assert [info.name for info in infos if Tie(("a[0]", "bcd")).key(info, names)] == ["a[0]", "bcd"]
+
+
+def test_patterns_match_names_with_brackets(odd):
+    fixed = SearchSpace(odd, [Fix("layers.branch[[]*", 3)]).largest()
+    assert {n for n, bits in fixed.items() if bits == 3} == {
+        "layers.branch[left].weight_quant",
+        "layers.branch[0].weight_quant",
+    }
+    with pytest.raises(ConfigurationError, match=r"matches no quantizer.*\[\[\] a bracket"):
+        SearchSpace(odd, [Fix("layers.branch[left].*", 3)])

@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import gfb_brevitas as gfb
 from gfb_brevitas.adapters.searchable import SearchableModel
 from gfb_brevitas.errors import ConfigurationError, EmptyDataError, NonFiniteLossError
 from gfb_brevitas.search import TrainingConfig
 from gfb_brevitas.search.checkpoint import content_digest, snapshot
 from gfb_brevitas.search.schedule import learning_rate_factor
 from gfb_brevitas.search.training import Trainer, parameter_groups
+from tests.core.odd_names import NamedLayers
 from tests.core.search.small_problem import loader, loss, network_with_native_scale, searchable
 
 
@@ -92,6 +94,22 @@ def test_learning_rates_by_name() -> None:
     assert rates[id(named["4.weight"])] == 0.3
     assert rates[id(named["4.bias"])] == 0.2
     assert rates[id(named["0.weight"])] == 0.1
+
+
+def test_learning_rates_by_exact_names_that_look_like_patterns() -> None:
+    model = gfb.make_searchable(NamedLayers(), NamedLayers.example)
+    name = "layers.branch[0].weight"
+    config = TrainingConfig(learning_rate=0.1, learning_rates=((name, 0.3),))
+    rates = {id(p): g["lr"] for g in parameter_groups(model, config) for p in g["params"]}
+    assert {n for n, p in model.model.named_parameters() if rates[id(p)] == 0.3} == {name}
+
+
+def test_learning_rates_of_nothing_are_refused() -> None:
+    config = TrainingConfig(learning_rates=(("4.wieght", 0.3),))
+    with pytest.raises(
+        ConfigurationError, match=r"'4.wieght' in `learning_rates` matches no parameter.*4.weight"
+    ):
+        parameter_groups(searchable(), config)
 
 
 def test_frozen_parameters_stay() -> None:
