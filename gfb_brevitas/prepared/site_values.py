@@ -127,5 +127,5 @@ def decode(codes: Tensor, scale: Tensor, low: Tensor) -> Tensor:
 def round_to_scale(x: Tensor, scale: Tensor, low: Tensor, high: Tensor, bipolar: bool) -> Tensor:
     """The nearest representable values; shape of ``x``."""
     if bipolar:
-        return torch.where(x >= 0, scale, -scale)
+        return torch.where(x >= 0, scale, -scale).to(torch.result_type(x, scale))
     return (x / scale).round().clamp(low, high) * scale
