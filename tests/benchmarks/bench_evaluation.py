@@ -1,71 +1,69 @@
-"""Rate of evaluating candidates: the evaluators against the float model and stock Brevitas.
+"""Rate of evaluating candidates on trained networks: against the float model and stock Brevitas.
 
-Times are of one batch, forward and loss; medians over rounds in which everything runs once in turn. An
-evaluator gets new candidates in every round, drawn around 4 bits as CMA-ES draws them. What is prepared once
-per gradient-free step is reported apart (preparation_s).
+Rates are of one batch, forward and loss; medians over rounds in which everything runs once in turn. An
+evaluator gets new candidates in every round, drawn around 4 bits as CMA-ES draws them. Whole searches, with
+preparation, checks and everything else in them, are measured beside: ``search_vs_reference`` is the time of
+one with the evaluator ``auto`` by the time of one with the reference, ``end_to_end_vs_float`` its candidates
+against forward passes of the float model, ``active`` the share of searches in which the fast evaluator stayed
+on. Real data and weights are looked for in ``--data`` (see _trained_networks.py).
 """
 
 from __future__ import annotations
 
+import copy
+import os
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from _harness import Figures, Settings, run_benchmark
-from _networks import NETWORKS, Network
+from _trained_networks import TRAINED, Batch, MissingDataError, Trained, TrainedNetwork, arguments, loss
 from torch import Tensor, nn
 
 import gfb_brevitas as gfb
 from gfb_brevitas.adapters.searchable import SearchableModel
-from gfb_brevitas.evaluation import SuperBatch, make_evaluator
+from gfb_brevitas.evaluation import SuperBatch, make_evaluator, register_evaluator
 from gfb_brevitas.evaluation.modes import inference_only
 from gfb_brevitas.prepared import integer_products_available
-
-Batch = tuple[Any, Tensor]
-
-
-def loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Cross-entropy."""
-    inputs = batch[0] if isinstance(batch[0], tuple) else (batch[0],)
-    return F.cross_entropy(model(*inputs), batch[1])
 
 
 def measure(settings: Settings) -> Figures:
     """One row per network and kind of BatchNorm statistics."""
     device = torch.device(settings["device"])
-    rates = []
-    for name in settings["networks"]:
-        network = NETWORKS[name]
-        torch.manual_seed(0)
-        batch = _on(network.make_batch(), device, network)
-        model = _trained(network, batch, settings["training_steps"])
-        has_batchnorm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
-        for batchnorm in ("running", "batch") if has_batchnorm else ("running",):
-            row = _rates(network, model, batch, batchnorm, settings)
-            row |= _search(network, batch, batchnorm, settings)
+    rates, missing = [], []
+    for name in settings["networks"].split(","):
+        network = TRAINED[name]
+        try:
+            trained = network.load(Path(settings["data"]), settings["batch_size"] or network.batch_size)
+        except MissingDataError as error:
+            missing.append({"model": name, "missing": str(error)})
+            print(error, flush=True)
+            continue
+        trained = _placed(trained, network, device)
+        for batchnorm in ("running", "batch") if network.has_batchnorm else ("running",):
+            row = _rates(network, trained, batchnorm, settings)
+            row |= _searches(trained, batchnorm, row, settings)
             print(row, flush=True)
             rates.append(row)
-    return {"device": _device_name(device), "threads": torch.get_num_threads(), "rates": rates}
+    figures = {"device": _device_name(device), "threads": torch.get_num_threads(), "rates": rates}
+    return figures | ({"not_measured": missing} if missing else {})
 
 
-def _names(device: torch.device) -> list[str]:
+def _fast_ones(device: torch.device) -> list[str]:
     integers = device.type == "cpu" and integer_products_available()
-    return ["reference", "prepared", *(["integer"] if integers else [])]
+    return ["prepared", *(["integer"] if integers else [])]
 
 
-def _rates(
-    network: Network, model: SearchableModel, batch: Batch, batchnorm: Any, settings: Settings
-) -> dict[str, Any]:
+def _rates(network: TrainedNetwork, trained: Trained, batchnorm: Any, settings: Settings) -> dict[str, Any]:
+    model, batch = trained.model, trained.batches[0]
     device = batch[1].device
     rng = np.random.default_rng(0)
-    float_model = _placed(network.make_float(), network, device)
-    brevitas_model = _placed(network.make_brevitas(), network, device)
-    evaluators = {name: make_evaluator(name, model, loss, batchnorm) for name in _names(device)}
+    evaluators = {n: make_evaluator(n, model, loss, batchnorm) for n in ("reference", *_fast_ones(device))}
     window = SuperBatch.of([batch])
     preparation = {}
     for name, evaluator in evaluators.items():
@@ -75,16 +73,16 @@ def _rates(
     count = settings["candidates"]
     times: dict[str, list[float]] = {name: [] for name in ("float", "brevitas", *evaluators)}
     losses: dict[str, list[float]] = {name: [] for name in evaluators}
-    for round_number in range(settings["rounds"] + 2):
+    for round_number in range(settings["rounds"] + 1):
         rows = _candidates(model, rng, count)
         calls: dict[str, Callable[[], Any]] = {
-            "float": partial(_plain, float_model, batch),
-            "brevitas": partial(_plain, brevitas_model, batch),
+            "float": partial(_plain, trained.float_model, batch),
+            "brevitas": partial(_plain, trained.brevitas_model, batch),
             **{name: partial(e.losses, rows, window) for name, e in evaluators.items()},
         }
         for name, call in calls.items():
             seconds, result = _timed(call, device)
-            if round_number >= 2:
+            if round_number >= 1:
                 times[name].append(seconds / (count if name in evaluators else 1))
                 if name in evaluators:
                     losses[name] += result.tolist()
@@ -130,76 +128,105 @@ def _candidates(model: SearchableModel, rng: np.random.Generator, count: int) ->
 def _agreement(
     model: SearchableModel, evaluator: Any, batch: Batch, batchnorm: Any, rng: np.random.Generator
 ) -> float:
-    inputs = batch[0] if isinstance(batch[0], tuple) else (batch[0],)
+    inputs = arguments(batch)
     equal = []
     with inference_only(model, batchnorm), evaluator._forward.active():
-        for row in _candidates(model, rng, 16):
+        for row in _candidates(model, rng, 8):
             model.set_bits(row)
             same = model(*inputs).argmax(-1) == model.model(*inputs).argmax(-1)
             equal.append(float(same.float().mean()))
     return float(np.mean(equal))
 
 
-def _search(network: Network, batch: Batch, batchnorm: Any, settings: Settings) -> dict[str, Any]:
-    chosen = {}
-    for evaluator in ("reference", "auto"):
-        torch.manual_seed(0)
-        model = _trained(network, batch, settings["training_steps"])
-        started = time.perf_counter()
-        result = gfb.fit(
-            model,
-            loss=loss,
-            train_batches=[batch],
-            validation_batches=[batch],
-            budgets=gfb.paper_budgets(4, rho=20.0),
-            search=gfb.SearchConfig(
-                rounds=1,
-                steps_per_round=1,
-                evaluations_per_step=settings["search_evaluations"],
-                epochs_per_round=0,
-                super_batch_size=1,
-                batchnorm=batchnorm,
-                method=settings["method"],
-                evaluator=evaluator,
-            ),
-            calibrate=False,
-        )
-        chosen[evaluator] = (dict(result.allocation), time.perf_counter() - started)
+# --- whole searches -------------------------------------------------------------------------------
+
+_made: list[Any] = []
+
+
+def _observed(name: str) -> str:
+    """The name of an evaluator like ``name`` that is put into ``_made``."""
+
+    def make(*arguments: Any) -> Any:
+        _made.append(make_evaluator(name, *arguments))
+        return _made[-1]
+
+    register_evaluator(f"observed {name}", make)
+    return f"observed {name}"
+
+
+def _searches(trained: Trained, batchnorm: Any, rates: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    search = partial(_search, trained, batchnorm, settings)
+    pairs = [(search("reference", seed), search("auto", seed)) for seed in range(settings["repeats"])]
+    reference_s, auto_s = (median(pair[place][1] for pair in pairs) for place in (0, 1))
+    fast = _observed(rates["evaluator"])
+    active = []
+    for seed in range(settings["seeds"]):
+        _made.clear()
+        search(fast, seed)
+        active.append(all(map(_stayed_on, _made)))
     return {
-        "same_allocation": chosen["reference"][0] == chosen["auto"][0],
-        "search_s": chosen["auto"][1],
-        "reference_search_s": chosen["reference"][1],
+        "same_allocation": all(one[0] == other[0] for one, other in pairs),
+        "active": sum(active) / len(active),
+        "search_vs_reference": auto_s / reference_s,
+        "end_to_end_vs_float": settings["search_evaluations"] * rates["float_ms"] / 1e3 / auto_s,
+        "search_s": auto_s,
+        "reference_search_s": reference_s,
     }
 
 
-def _trained(network: Network, batch: Batch, steps: int) -> SearchableModel:
-    """Calibrated, and trained on the batch until its statistics mean something."""
-    inputs = batch[0] if isinstance(batch[0], tuple) else (batch[0],)
-    model = gfb.make_searchable(network.make_brevitas().to(batch[1].device), inputs, bits=(1, 8))
-    model.set_bits([max(4, info.min_bits) for info in model.profile])
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for step in range(steps):
-        if step == min(2, steps - 1):
-            model.calibrate([batch], forward=lambda b: loss(model, b))
-        optimizer.zero_grad()
-        loss(model, batch).backward()
-        optimizer.step()
-    return model.eval()
+def _stayed_on(evaluator: Any) -> bool:
+    """Whether neither a check nor an obstacle made the model itself run, or a slower program."""
+    return not any(note.startswith(("The model runs", "A program")) for note in evaluator.fallbacks)
 
 
-def _placed(model: nn.Module, network: Network, device: torch.device) -> nn.Module:
-    model = model.to(device).eval()
-    return model.to(memory_format=torch.channels_last) if network.channels_last else model
+def _search(
+    trained: Trained, batchnorm: Any, settings: Settings, evaluator: str, seed: int
+) -> tuple[dict[str, int], float]:
+    model = copy.deepcopy(trained.model)
+    started = time.perf_counter()
+    result = gfb.fit(
+        model,
+        loss=loss,
+        train_batches=trained.batches,
+        validation_batches=trained.batches[:1],
+        budgets=gfb.paper_budgets(4, rho=20.0),
+        search=gfb.SearchConfig(
+            rounds=1,
+            steps_per_round=1,
+            evaluations_per_step=settings["search_evaluations"],
+            epochs_per_round=0,
+            super_batch_size=1,
+            batchnorm=batchnorm,
+            method=settings["method"],
+            evaluator=evaluator,
+            seed=seed,
+        ),
+        calibrate=False,
+    )
+    return dict(result.allocation), time.perf_counter() - started
 
 
-def _on(batch: Batch, device: torch.device, network: Network) -> Batch:
+def _placed(trained: Trained, network: TrainedNetwork, device: torch.device) -> Trained:
+    def batch_on(batch: Batch) -> Batch:
+        inputs, labels = batch
+        moved = tuple(map(place, inputs)) if isinstance(inputs, tuple) else place(inputs)
+        return moved, labels.to(device)
+
     def place(tensor: Tensor) -> Tensor:
         tensor = tensor.to(device)
         is_image = network.channels_last and tensor.dim() == 4
         return tensor.contiguous(memory_format=torch.channels_last) if is_image else tensor
 
-    inputs, labels = batch
-    return (tuple(map(place, inputs)) if isinstance(inputs, tuple) else place(inputs)), place(labels)
+    def model_on(model: nn.Module) -> nn.Module:
+        model = model.to(device).eval()
+        return model.to(memory_format=torch.channels_last) if network.channels_last else model
+
+    return Trained(
+        float_model=model_on(trained.float_model),
+        brevitas_model=model_on(trained.brevitas_model),
+        model=trained.model.to(device),
+        batches=[batch_on(batch) for batch in trained.batches],
+    )
 
 
 def _device_name(device: torch.device) -> str:
@@ -211,19 +238,27 @@ if __name__ == "__main__":
         "evaluation",
         measure,
         settings={
-            "networks": ["resnet20", "mobilenet", "transformer", "lstm", "gnn"],
+            "networks": ",".join(TRAINED),
+            "data": os.environ.get("GFB_DATA", "data"),
+            "batch_size": 0,
             "device": "cuda" if torch.cuda.is_available() else "cpu",
             "rounds": 9,
             "candidates": 8,
-            "training_steps": 12,
             "search_evaluations": 60,
+            "repeats": 3,
+            "seeds": 5,
             "method": "cma-es",
         },
         quick={
-            "networks": ["lstm"],
-            "rounds": 2,
+            "batch_size": 8,
+            "rounds": 1,
             "candidates": 2,
-            "training_steps": 2,
             "search_evaluations": 15,
+            "repeats": 1,
+            "seeds": 1,
+        },
+        options={
+            "networks": f"which, separated by commas, of {', '.join(TRAINED)}",
+            "data": "folder of CIFAR-10, its weights and ImageNet's images",
         },
     )
