@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import gfb_brevitas as gfb
-from gfb_brevitas.report import Contender, TerminalProgress, comparison_table
+from gfb_brevitas.quantities import quantity, with_unit
+from gfb_brevitas.report import Contender, TerminalProgress, comparison_table, verdict
 from gfb_brevitas.search.run_folder import add_to_summary
 from gfb_brevitas.terminal import plain_console
 from gfb_integrations.qonnx import export_qonnx, require_export
@@ -108,6 +109,8 @@ class Experiment:
             model.space,
             result.allocation,
             accuracy=accuracy(result.model, self.data.test),
+            costs=result.costs,
+            searched=fixed is None,
             epochs=self.search.epochs,
             seconds=result.seconds if run_folder is not None else time.perf_counter() - began,
         )
@@ -178,6 +181,7 @@ def compare(
         rows.append(row)
     uniform = next(row for row in rows if row.name == f"uniform {budget_bits}")
     console.print(comparison_table([*rows, searched], title))
+    console.print("\n".join(verdict([*rows, searched])), markup=False)
     summary = {
         "accuracy": searched.accuracy,
         "uniform_accuracy": uniform.accuracy,
@@ -194,7 +198,8 @@ def compare(
     proof = report.verification
     assert proof is not None
     for use in result.costs:
-        console.print(f"{use.name}: {use.value:.6g} of at most {use.limit:.6g} {use.unit} ({use.use:.1%})")
+        value, limit = quantity(use.value), with_unit(use.limit, use.unit)
+        console.print(f"{use.name}: {value} of at most {limit} ({use.use:.1%})")
     console.print(
         f"{report.path}: {proof.samples} samples, largest difference to PyTorch {proof.max_abs_diff:.3g}, "
         f"same class for {proof.argmax_agreement:.1%}"

@@ -28,7 +28,7 @@ def print_lines(console: Console, text: str, *, lead: str = "", style: str = "")
         lead: Words in front of it that stand out.
         style: How they do, e.g. ``"bold red"``.
     """
-    console.print(Text.assemble((_visible(lead), style), _visible(text)), soft_wrap=True)
+    console.print(Text.assemble((visible(lead), style), visible(text)), soft_wrap=True)
 
 
 class PlainTable(Table):
@@ -61,9 +61,9 @@ def _literal(value: None, style: str = "") -> None: ...
 @overload
 def _literal(value: RenderableType, style: str = "") -> RenderableType: ...
 def _literal(value: RenderableType | None, style: str = "") -> RenderableType | None:
-    return Text(_visible(value), style=style) if isinstance(value, str) else value
+    return Text(visible(value), style=style) if isinstance(value, str) else value
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Text with its control characters, which would steer the terminal, written out."""
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import json
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, chdir, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,8 +23,10 @@ from gfb_brevitas.cli.programs import load_main
 from gfb_brevitas.cli.users_code import told_in_short
 from gfb_brevitas.configuration import ConfiguredRun, RunConfiguration, read_document
 from gfb_brevitas.configuration.schema import Dashboard
+from gfb_brevitas.constraints import Baseline
 from gfb_brevitas.errors import ConfigurationError, GfbError
 from gfb_brevitas.report import TerminalProgress, add_comparison, summary_tables
+from gfb_brevitas.report.time_left import clock
 from gfb_brevitas.search import RecordedRun, SearchResult
 from gfb_brevitas.search.callbacks import AnyCallback
 
@@ -171,7 +173,7 @@ def _carried_out(run: ConfiguredRun, *, with_progress: bool) -> tuple[SearchResu
         result = run.fit(callbacks)
         if run.configuration.baselines:
             train = partial(_train_baselines, run, result, with_progress=with_progress)
-            after.do("Training uniform widths", train)
+            after.do("Training what the search is compared with", train)
         for what, step in steps.items():
             after.do(what, partial(step, run, result.model))
         if tracking is not None:
@@ -183,25 +185,41 @@ def _carried_out(run: ConfiguredRun, *, with_progress: bool) -> tuple[SearchResu
 
 
 def _train_baselines(run: ConfiguredRun, searched: SearchResult, *, with_progress: bool) -> None:
-    """Train uniform widths one after the other; what there is so far is compared."""
+    """Train what the search is compared with, one after the other; what there is so far is compared."""
     metric = run.configuration.metric
     measured = "validation accuracy" if metric == "accuracy" else "validation metric"
-    uniform: dict[str, SearchResult] = {}
-    for widths in dict.fromkeys(run.configuration.baselines):
-        name = f"uniform {widths}" if isinstance(widths, int) else f"uniform {widths[0]} and {widths[1]}"
-        progress = TerminalProgress(name) if with_progress else None
+    baselines, notes = run.baselines()
+    if with_progress and baselines:
+        tell(_announced(baselines, searched))
+    trained: dict[str, SearchResult] = {}
+    for baseline in baselines:
+        progress = TerminalProgress(baseline.name) if with_progress else None
         try:
-            uniform[name] = run.fit_uniform(widths, [] if progress is None else [progress])
+            trained[baseline.name] = run.fit_baseline(baseline, [] if progress is None else [progress])
         finally:
             if progress is not None:
                 progress.close()
-        add_comparison(searched, uniform, measured=measured)
+        add_comparison(searched, trained, measured=measured, notes=notes)
+    if notes and not baselines:
+        add_comparison(searched, {}, measured=measured, notes=notes)
+
+
+def _announced(baselines: Sequence[Baseline], searched: SearchResult) -> str:
+    """What is going to be trained, and how long it will take."""
+    epochs = searched.history.epochs
+    seconds = clock(sum(epoch.seconds for epoch in epochs))
+    names = ", ".join(baseline.name for baseline in baselines)
+    return (
+        f"to compare with: {names}; {len(epochs)} epochs like the search's, about {seconds}"
+        f"{' each' if len(baselines) > 1 else ''} (baselines=[] leaves this out)"
+    )
 
 
 def _with_comparison(run: ConfiguredRun, result: SearchResult) -> dict[str, Any]:
-    """The result in numbers, with the uniform widths beside it."""
+    """The result in numbers, with what it is compared with beside it."""
     kept = RecordedRun.load(run.run_folder).summary if run.configuration.baselines else None
-    return {**result.summary(), **{key: kept[key] for key in ("comparison",) if kept and key in kept}}
+    names = ("comparison", "comparison_notes")
+    return {**result.summary(), **{key: kept[key] for key in names if kept and key in kept}}
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from gfb_brevitas.adapters.searchable import SearchableModel, make_searchable
+from gfb_brevitas.configuration.baselines import baselines_of
 from gfb_brevitas.configuration.document import Document, read_document
 from gfb_brevitas.configuration.keeping import (
     CODE_FOLDER,
@@ -26,7 +27,7 @@ from gfb_brevitas.configuration.objects import as_dict, budgets_of, rule_of, tup
 from gfb_brevitas.configuration.references import call, load_object, users_code
 from gfb_brevitas.configuration.schema import RunConfiguration
 from gfb_brevitas.configuration.validation import settings_of, validated
-from gfb_brevitas.constraints import Budget
+from gfb_brevitas.constraints import Baseline, Budget, Constraints
 from gfb_brevitas.errors import CheckpointError, ConfigurationError, GfbError
 from gfb_brevitas.evaluation.batches import Batches
 from gfb_brevitas.rules import Range, Rule
@@ -255,24 +256,26 @@ class ConfiguredRun:
             callbacks=[self._keeping, *callbacks, *own],
         )
 
-    def fit_uniform(
-        self, widths: int | tuple[int, int], callbacks: Sequence[AnyCallback] = ()
-    ) -> SearchResult:
-        """Train uniform widths as long as the search and with the same settings, to compare it with them.
+    def baselines(self) -> tuple[list[Baseline], list[str]]:
+        """The fixed widths that the search is compared with, and what to say of those that do not fit."""
+        if not self.configuration.baselines:
+            return [], []
+        constraints = Constraints(self.searchable().space, self.budgets)
+        return baselines_of(self.configuration.baselines, constraints)
+
+    def fit_baseline(self, baseline: Baseline, callbacks: Sequence[AnyCallback] = ()) -> SearchResult:
+        """Train fixed widths as long as the search and with the same settings, to compare it with them.
 
         Kept in a folder of its own in the run's; repeating it goes on where it stopped.
 
         Args:
-            widths: Bits of all quantizers, or of those of weights and of activations. A quantizer that may
-                not have them gets the nearest that it may.
+            baseline: The widths.
             callbacks: As :func:`gfb_brevitas.fit`; those of the configuration are not called.
         """
-        pair = widths if isinstance(widths, tuple) else (widths,)
-        searchable = self.searchable()
         return self._fit(
-            searchable,
-            allocation=searchable.space.uniform(*pair),
-            run_folder=self.run_folder / "baselines" / f"uniform-{'-'.join(map(str, pair))}",
+            self.searchable(),
+            allocation=baseline.allocation,
+            run_folder=self.run_folder / "baselines" / baseline.folder,
             callbacks=callbacks,
         )
 

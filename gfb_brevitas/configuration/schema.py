@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
 from gfb_brevitas.allocation import MAX_BITS
 from gfb_brevitas.configuration.descriptions import attribute_descriptions
@@ -17,6 +17,11 @@ Reference = Annotated[str, Field(pattern=_REFERENCE, description="User code, mod
 Widths = tuple[int, int]
 Text = Annotated[str, Field(min_length=1)]
 Width = Annotated[int, Field(ge=1, le=MAX_BITS)]
+BaselineEntry = Literal["auto", "by_hand"] | Width | tuple[Width, Width]
+Baselines = Annotated[
+    list[BaselineEntry],
+    BeforeValidator(lambda given: [given] if isinstance(given, str | int) else given),
+]
 
 
 def _settings_schema(kind: type) -> dict[str, Any]:
@@ -224,9 +229,11 @@ class RunConfiguration(_Section):
         weight_normalization: Whether normalised weights are quantized.
         rules: Fixed widths, ranges and ties.
         budgets: The budgets.
-        baselines: Uniform widths that are trained after the search to compare it with, e.g. ``[2, 3]`` or
-            ``[[4, 8]]`` (weights, activations): for as many epochs, with the same settings, each in a folder
-            ``baselines/uniform-...`` of the run. Rules keep what they fix; ``callbacks`` are not called.
+        baselines: Fixed widths that are trained after the search to compare it with: ``auto``, the widest
+            uniform widths that keep all budgets; ``by_hand``, input, first and last layer at 8 bits and the
+            rest as wide as the budgets allow; uniform widths, ``3`` or ``[4, 8]`` (weights, activations). Each
+            takes as many epochs as the search, with the same settings, in a folder ``baselines/...``;
+            ``[]`` trains none. Rules keep what they fix; ``callbacks`` are not called.
         preset: Settings of the paper that ``search`` and ``training`` go on from.
         search: Settings of :class:`gfb_brevitas.SearchConfig`.
         training: Settings of :class:`gfb_brevitas.TrainingConfig`, functions as module:function; or a class
@@ -257,7 +264,7 @@ class RunConfiguration(_Section):
     weight_normalization: bool = False
     rules: list[Rules] = []
     budgets: list[Budgets] = []
-    baselines: list[Width | tuple[Width, Width]] = []
+    baselines: Baselines = ["auto"]
     preset: Literal["cifar", "imagenet", "cityscapes"] | None = None
     search: Annotated[dict[str, Any], WithJsonSchema(_settings_schema(SearchConfig))] = {}
     training: Annotated[dict[str, Any] | str, WithJsonSchema(_settings_or_reference(TrainingConfig))] = {}

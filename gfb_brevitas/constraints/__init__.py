@@ -9,8 +9,19 @@ Example:
 
 from __future__ import annotations
 
+from gfb_brevitas.constraints.baselines import Baseline, by_hand, widest_uniform
 from gfb_brevitas.constraints.budget import Budget, BudgetUse
 from gfb_brevitas.constraints.constraints import Constraints, PenaltyKind
 from gfb_brevitas.constraints.paper import PaperPreset, paper_budgets
 
-__all__ = ["Budget", "BudgetUse", "Constraints", "PaperPreset", "PenaltyKind", "paper_budgets"]
+__all__ = [
+    "Baseline",
+    "Budget",
+    "BudgetUse",
+    "Constraints",
+    "PaperPreset",
+    "PenaltyKind",
+    "by_hand",
+    "paper_budgets",
+    "widest_uniform",
+]

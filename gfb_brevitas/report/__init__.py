@@ -7,6 +7,7 @@ from gfb_brevitas.report.runs import run_rows, runs_tables
 from gfb_brevitas.report.summary import summary_tables
 from gfb_brevitas.report.uniform_costs import UniformCost, uniform_costs, uniform_costs_table
 from gfb_brevitas.report.uniform_runs import add_comparison
+from gfb_brevitas.report.verdict import verdict
 
 __all__ = [
     "Contender",
@@ -20,4 +21,5 @@ __all__ = [
     "summary_tables",
     "uniform_costs",
     "uniform_costs_table",
+    "verdict",
 ]

@@ -70,17 +70,37 @@ def ended(folder: Path) -> None:
     """A run with everything: a comparison and an export in the summary."""
     search = replace(problem.SEARCH, evaluations_per_step=24)
     result = problem.run(problem.searchable(network()), search=search, run_folder=folder)
-    uniform = {"epochs": 5, "seconds": 1.0, "mean_weight_bits": 4.0, "mean_activation_bits": 4.0}
-    row = {"name": "uniform 4", "accuracy": 0.91, "weight_bits": 576.0, "bit_operations": 2304.0, **uniform}
+    uniform = result.searchable.space.uniform(4)
+    row: dict[str, Any] = {
+        "name": "uniform 4",
+        "accuracy": 0.91,
+        "allocation": dict(uniform),
+        "weight_bits": 576.0,
+        "mean_weight_bits": 4.0,
+        "mean_activation_bits": 4.0,
+        "bit_operations": 2304.0,
+        "epochs": 5,
+        "seconds": 1.0,
+        "costs": [_use("weight_size", 576.0, 518.4), _use("mean_activation_bits", 4.0, 3.9)],
+        "searched": False,
+    }
+    costs = [_use("weight_size", 480.0, 518.4), _use("mean_activation_bits", 3.0, 3.9)]
+    small = {**row, "name": "uniform 3", "accuracy": 0.9, "costs": costs}
     searched = {**row, "name": "searched, budget 4", "accuracy": 0.93, "weight_bits": 480.0}
+    searched |= {"costs": [_use("weight_size", 500.0, 518.4), *costs[1:]], "searched": True}
     proof = {"samples": 64, "max_abs_diff": 2e-7, "argmax_agreement": 1.0, "layers_compared": 5}
     figures = {
         "accuracy": 0.93,
-        "comparison": [row, searched],
+        "comparison": [row, small, searched],
         "qonnx": {"path": str(folder / "model.qonnx.onnx"), "size_bytes": 4321, "verification": proof},
     }
     add_to_summary(folder, figures)
     assert result.run_folder == folder
+
+
+def _use(name: str, value: float, limit: float) -> dict[str, Any]:
+    share = {"value": value, "limit": limit, "use": value / limit, "feasible": value <= limit}
+    return {"name": name, "unit": "bits", **share}
 
 
 def hostile(folder: Path) -> None:

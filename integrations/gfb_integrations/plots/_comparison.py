@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import plotly.graph_objects as go
 
+from gfb_brevitas.report.comparison import Contender
 from gfb_brevitas.search import RecordedRun
-from gfb_integrations.plots._figure import figure, message, plain
-from gfb_integrations.plots.colours import ACTIVATION, GOOD, INK
+from gfb_integrations.plots._figure import budget_line, figure, message, numbers, plain
+from gfb_integrations.plots.colours import ACTIVATION, BAD, GOOD, INK
 from gfb_integrations.plots.data.comparison import Comparison
 
 TITLE = "Comparison with uniform widths"
 
 
 def comparison(run: RecordedRun) -> go.Figure:
-    """Test accuracy against the size of the weights, for the search and for uniform widths.
+    """The metric against the budget that binds, for the search and for fixed widths.
 
     Args:
         run: The run; its summary must hold the rows.
@@ -22,37 +25,54 @@ def comparison(run: RecordedRun) -> go.Figure:
     if data.missing is not None:
         return message(TITLE, data.missing)
     made = figure(TITLE, [data.measured], [240])
-    sizes = [model.weight_kilobytes for model in data.models]
-    middle = (min(sizes) + max(sizes)) / 2
-    for searched, name, symbol, colour in (
-        (False, "uniform widths", "circle", ACTIVATION),
-        (True, "searched", "star", GOOD),
-    ):
-        models = [model for model in data.models if model.searched == searched]
-        if models:
-            made.add_scatter(
-                x=[model.weight_kilobytes for model in models],
-                y=[model.accuracy for model in models],
-                mode="markers+text",
-                marker={"symbol": symbol, "size": 16 if searched else 11, "color": colour},
-                text=[plain(model.name) for model in models],
-                textposition=[
-                    f"{'bottom' if searched else 'top'} {'right' if size < middle else 'left'}"
-                    for size in (model.weight_kilobytes for model in models)
-                ],
-                textfont={"size": 12, "color": INK},
-                hovertemplate=f"%{{text}}<br>%{{y:{'.2%' if data.is_share else '.4~g'}}}"
-                " with %{x:.4~g} kB of weights<extra></extra>",
-                name=name,
-            )
+    for name, symbol, colour, models in _groups(data.models):
+        _points(made, data, name, symbol, colour, models)
+    axis = data.axis
+    if axis.limit is not None:
+        budget_line(made, axis.limit)
+    costs = [axis.value(model) for model in data.models] + ([] if axis.limit is None else [axis.limit])
     values = [model.accuracy for model in data.models]
-    across, up = max(sizes) - min(sizes) or max(sizes) or 1.0, max(values) - min(values) or 0.01
+    across, up = max(costs) - min(costs) or max(costs) or 1.0, max(values) - min(values) or 0.01
     made.update_xaxes(
-        range=[min(sizes) - 0.3 * across, max(sizes) + 0.3 * across],
-        title={"text": "weights in kB", "standoff": 6},
+        range=[min(costs) - 0.3 * across, max(costs) + 0.3 * across],
+        title={"text": plain(f"{axis.name} ({axis.unit})"), "standoff": 6},
+        exponentformat="SI",
     )
     made.update_yaxes(
         tickformat=".1%" if data.is_share else ".3~g",
         range=[min(values) - 0.35 * up, max(values) + 0.35 * up],
     )
     return made
+
+
+def _groups(models: tuple[Contender, ...]) -> Iterator[tuple[str, str, str, list[Contender]]]:
+    """Name, symbol, colour and models of what is drawn alike."""
+    fixed = [model for model in models if not model.searched]
+    yield "fixed widths", "circle", ACTIVATION, [model for model in fixed if model.kept]
+    yield "above a budget", "x", BAD, [model for model in models if not model.kept]
+    yield "searched", "star", GOOD, [model for model in models if model.searched and model.kept]
+
+
+def _points(
+    made: go.Figure, data: Comparison, name: str, symbol: str, colour: str, models: list[Contender]
+) -> None:
+    if not models:
+        return
+    axis, searched = data.axis, any(model.searched for model in models)
+    known = [axis.value(model) for model in data.models]
+    middle = (min(known) + max(known)) / 2
+    made.add_scatter(
+        x=numbers(axis.value(model) for model in models),
+        y=numbers(model.accuracy for model in models),
+        mode="markers+text",
+        marker={"symbol": symbol, "size": 16 if searched else 11, "color": colour},
+        text=[plain(model.name) for model in models],
+        textposition=[
+            f"{'bottom' if searched else 'top'} {'right' if axis.value(model) < middle else 'left'}"
+            for model in models
+        ],
+        textfont={"size": 12, "color": INK},
+        hovertemplate=f"%{{text}}<br>%{{y:{'.2%' if data.is_share else '.4~g'}}} with %{{x:.4~s}} "
+        f"{plain(axis.unit)}<extra></extra>",
+        name=name,
+    )

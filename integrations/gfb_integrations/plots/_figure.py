@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from gfb_integrations.plots.colours import BAND, GRID, INK, MUTED
+from gfb_integrations.plots.colours import BAND, GOOD, GRID, INK, MUTED
 
 PANEL_GAP_PX = 62
 _PHONE_PX = 290
@@ -148,6 +148,42 @@ def log_axis(values: Iterable[float | None]) -> dict[str, Any]:
     few = [value for value in values if value is not None and math.isfinite(value) and value > 0]
     decades = math.log10(max(few) / min(few)) if few else 0.0
     return {"type": "log", "dtick": 1 if decades > 1.8 else "D2", "tickformat": "~g"}
+
+
+def budget_line(made: go.Figure, limit: float, row: int = 1) -> None:
+    """An upright line where a budget ends."""
+    upright(made, limit, row, "budget", colour=GOOD, dash="dash", width=2)
+
+
+def upright(
+    made: go.Figure, x: float, row: int, text: str, *, colour: str, dash: str, width: float, y: float = 1
+) -> None:
+    """An upright line through a panel, with its name at a height that is a share of the panel's."""
+    number = "" if row == 1 else str(row)
+    made.add_shape(
+        type="line",
+        x0=x,
+        x1=x,
+        y0=0,
+        y1=1,
+        xref=f"x{number}",
+        yref=f"y{number} domain",
+        line={"color": colour, "dash": dash, "width": width},
+        layer="below",
+    )
+    made.add_annotation(
+        text=plain(text),
+        x=x,
+        xref=f"x{number}",
+        y=y,
+        yref=f"y{number} domain",
+        yanchor="top",
+        xanchor="left",
+        xshift=3,
+        showarrow=False,
+        font={"size": 11, "color": colour},
+        bgcolor="rgba(255,255,255,0.8)",
+    )
 
 
 def shade(made: go.Figure, spans: Iterable[tuple[float, float]], *, colour: str = BAND) -> None:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from gfb_brevitas.search import RecordedRun
-from gfb_integrations.plots._figure import figure, log_axis, message, numbers, plain
+from gfb_integrations.plots._figure import budget_line, figure, log_axis, message, numbers, upright
 from gfb_integrations.plots._scales import needs_log
 from gfb_integrations.plots.colours import GOOD, INK, MUTED, ORDINAL_SCALE
 from gfb_integrations.plots.data.front import CostAxis, Front
@@ -140,37 +140,7 @@ def _limit(made: go.Figure, axis: CostAxis, row: int) -> None:
     finite = axis.costs[np.isfinite(axis.costs)]
     low, high = float(finite.min(initial=np.inf)), float(finite.max(initial=-np.inf))
     if axis.limit is not None:
-        _vertical(made, axis.limit, row, "budget", colour=GOOD, dash="dash", width=2)
+        budget_line(made, axis.limit, row)
     for bits, cost in axis.at_uniform_bits.items():
         if low <= cost <= high:
-            _vertical(made, cost, row, f"{bits} bit", colour=MUTED, dash="dot", width=1)
-
-
-def _vertical(
-    made: go.Figure, x: float, row: int, text: str, *, colour: str, dash: str, width: float
-) -> None:
-    number = "" if row == 1 else str(row)
-    made.add_shape(
-        type="line",
-        x0=x,
-        x1=x,
-        y0=0,
-        y1=1,
-        xref=f"x{number}",
-        yref=f"y{number} domain",
-        line={"color": colour, "dash": dash, "width": width},
-        layer="below",
-    )
-    made.add_annotation(
-        text=plain(text),
-        x=x,
-        xref=f"x{number}",
-        y=1 if text == "budget" else 0.93,
-        yref=f"y{number} domain",
-        yanchor="top",
-        xanchor="left",
-        xshift=3,
-        showarrow=False,
-        font={"size": 11, "color": colour},
-        bgcolor="rgba(255,255,255,0.8)",
-    )
+            upright(made, cost, row, f"{bits} bit", colour=MUTED, dash="dot", width=1, y=0.93)

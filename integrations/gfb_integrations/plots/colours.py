@@ -15,6 +15,7 @@ WEIGHT = "#0b62a4"
 ACTIVATION = "#c8520a"
 GOOD = "#00785a"
 ACCENT = "#8a3f76"
+BAD = "#a3261b"
 
 OF_KIND = {"weight": WEIGHT, "activation": ACTIVATION}
 HATCH_OF_KIND = {"weight": "", "activation": "/"}

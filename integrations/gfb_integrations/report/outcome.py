@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gfb_brevitas.quantities import quantity
+from gfb_brevitas.report.verdict import comparison_in_words
 from gfb_brevitas.search import RecordedRun
-from gfb_integrations.plots.data.comparison import Comparison
 from gfb_integrations.plots.data.table import counted, listed, number_text
 from gfb_integrations.report.asked import planned_epochs
 
@@ -63,8 +64,8 @@ def _use(row: Mapping[str, Any]) -> BudgetUse:
     use = row.get("use")
     return BudgetUse(
         name=str(row["name"]),
-        value=number_text(row["value"]),
-        limit=number_text(row["limit"]),
+        value=quantity(row["value"]),
+        limit=quantity(row["limit"]),
         unit=str(row.get("unit", "")),
         use=math.nan if use is None else float(use),
         kept=bool(row.get("feasible", True)),
@@ -114,37 +115,7 @@ def in_words(run: RecordedRun) -> Iterator[str]:
             yield f"{kept}; {fullest.name} is used to {fullest.use:.1%}."
     elif not run.budgets:
         yield "There was no budget."
-    yield from _against_uniform(run)
-
-
-def _against_uniform(run: RecordedRun) -> Iterator[str]:
-    models = Comparison(run=run).models
-    searched = next((model for model in models if model.searched), None)
-    if searched is None:
-        return
-    measured = _measured(run)
-    for other in models:
-        if not other.searched:
-            difference = searched.accuracy - other.accuracy
-            size = (
-                searched.weight_kilobytes / other.weight_kilobytes - 1 if other.weight_kilobytes else math.nan
-            )
-            side = "above" if difference >= 0 else "below"
-            much = f"{abs(difference):.3g}"
-            if measured.endswith("accuracy"):
-                much = f"{100 * abs(difference):.2f} points"
-            yield (
-                f"{measured.capitalize()} is {much} {side} {other.name} "
-                f"with {abs(size):.0%} {'fewer' if size < 0 else 'more'} weight bits."
-            )
-
-
-def _measured(run: RecordedRun) -> str:
-    """What the rows of the comparison are compared by."""
-    rows = (run.summary or {}).get("comparison")
-    first = rows[0] if isinstance(rows, list) and rows else {}
-    found = first.get("measured") if isinstance(first, Mapping) else None
-    return found if isinstance(found, str) else "test accuracy"
+    yield from comparison_in_words(run.summary or {})
 
 
 def key_figures(run: RecordedRun) -> Iterator[Figure]:

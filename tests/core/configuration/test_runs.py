@@ -247,7 +247,7 @@ def test_uniform_widths_of_a_run_that_has_ended_or_was_stopped(folder: Path) -> 
     assert Path("run/baselines/uniform-2/history.jsonl").read_bytes() == trained
 
 
-@pytest.mark.parametrize("value", ["[0]", "[33]", "2", "[[2, 3, 4]]"])
+@pytest.mark.parametrize("value", ["[0]", "[33]", "widest", "[[2, 3, 4]]"])
 def test_uniform_widths_that_are_none(folder: Path, value: str) -> None:
     result = command("run", "search.yaml", f"baselines={value}")
     assert result.exit_code == 1 and "`baselines" in result.stderr

@@ -12,6 +12,7 @@ import pytest
 
 from gfb_brevitas import RecordedRun
 from gfb_brevitas.profile import QuantizerInfo
+from gfb_brevitas.quantities import quantity
 from gfb_brevitas.search import EvaluatedCandidates
 from gfb_integrations.plots import comparison
 from gfb_integrations.plots.data import (
@@ -236,7 +237,8 @@ def test_layers_take_what_the_folder_says(run_folder: Folder) -> None:
     lut = next(budget for budget in data.drawn if budget.name == "lut")
     assert dict(zip(data.layers, data.values(lut), strict=True)) == dict(lut.layers)
     assert (
-        data.heading(lut) == f"lut: {lut.value:,.0f} of {lut.limit:,.0f} LUTs ({lut.value / lut.limit:.0%})"
+        data.heading(lut)
+        == f"lut: {quantity(lut.value)} of {quantity(lut.limit)} LUTs ({lut.value / lut.limit:.0%})"
     )
     most = data.layers[data.largest(lut)]
     assert lut.layers[most] == max(lut.layers.values())
@@ -291,8 +293,8 @@ def test_rows_of_a_comparison_that_cannot_be_read_are_left_out(ended: RecordedRu
     good = ended.summary["comparison"]
     run = replace(ended, summary={**ended.summary, "comparison": [*good, {"name": 3}, None, "row"]})
     models = Comparison(run=run).models
-    assert [model.name for model in models] == ["uniform 4", "searched, budget 4"]
-    assert [model.searched for model in models] == [False, True]
+    assert [model.name for model in models] == ["uniform 4", "uniform 3", "searched, budget 4"]
+    assert [model.searched for model in models] == [False, False, True]
     assert math.isclose(models[0].weight_kilobytes, 0.072)
 
 
@@ -300,7 +302,9 @@ def test_a_comparison_by_another_measure_is_named(ended: RecordedRun) -> None:
     assert ended.summary is not None
     rows = [{**row, "measured": "validation metric"} for row in ended.summary["comparison"]]
     shown = Comparison(run=replace(ended, summary={**ended.summary, "comparison": rows}))
-    assert shown.description().startswith("Validation metric and size of the weights: ")
+    assert shown.description().startswith(
+        "Validation metric by weight_size, of which 518.4 bits are allowed."
+    )
     assert shown.table().columns[1] == "validation metric" and shown.table().rows[0][1] == "0.91"
     assert Comparison(run=ended).table().rows[0][1] == "91.00%"
     assert "test accuracy" not in str(comparison(shown.run).to_json())

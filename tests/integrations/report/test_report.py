@@ -116,7 +116,7 @@ def test_it_tells_what_was_asked_and_what_came_out(
         assert heading in page.headings
     for sentence in (
         "Both budgets are kept",
-        "Test accuracy is 2.00 points above uniform 4 with 17% fewer weight bits.",
+        "Best uniform widths within the budgets (uniform 3): 90.00%; this: 93.00% (+3.00).",
         "0.9 × the cost at uniform 4 bits",
         "4 quantizers in the space: 2 of weights and 2 of activations.",
         "2 rounds of 2 gradient-free steps (24 evaluations each, method surrogate) and 2 epochs",
@@ -289,13 +289,17 @@ def test_what_was_compared_is_named(run_folder: Folder) -> None:
     run = RecordedRun.load(run_folder("ended"))
     assert run.summary is not None
     rows = [{**row, "measured": "validation metric"} for row in run.summary["comparison"]]
-    (*_, sentence) = in_words(replace(run, summary={**run.summary, "comparison": rows}))
-    assert sentence.startswith("Validation metric is 0.02 above uniform 4 with ")
+    *_, first, second = in_words(replace(run, summary={**run.summary, "comparison": rows}))
+    assert first == "Best uniform widths within the budgets (uniform 3): 0.9; this: 0.93 (+0.03)."
+    assert second.startswith("Uniform 4 reaches 0.91 above its budgets: weight_size at 111%")
 
 
 def test_without_uniform_widths_the_report_says_how_to_get_them(written: Callable[[str], Parsed]) -> None:
     text = " ".join(written("given").text.split())
-    assert "No uniform widths were trained for a comparison. baselines: [2, 3] in the configuration" in text
+    assert (
+        "No uniform widths were trained for a comparison. baselines: [auto, by_hand, 3] in the configuration"
+        in text
+    )
 
 
 def test_the_page_may_ask_nobody_for_anything(written: Callable[[str], Parsed]) -> None:

@@ -1,41 +1,40 @@
-"""The search beside uniform widths, trained as long, where the run's summary holds them."""
+"""The search beside fixed widths, trained as long, where the run's summary holds them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
+from gfb_brevitas.quantities import is_share, quantity, with_unit
+from gfb_brevitas.report.budgets import share_text
+from gfb_brevitas.report.comparison import (
+    Contender,
+    binding_budget,
+    budgets_of,
+    comparison_of,
+    use_of,
+)
+from gfb_brevitas.report.verdict import comparison_in_words
 from gfb_brevitas.search import RecordedRun
-from gfb_integrations.plots.data.table import DataTable, listed
-
-_BITS_PER_KILOBYTE = 8000
+from gfb_integrations.plots.data.table import Cell, DataTable
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainedModel:
-    """A row of the comparison.
+class ComparedBy:
+    """The horizontal axis of a comparison.
 
     Attributes:
-        name: What it is.
-        accuracy: Its test accuracy, a share.
-        weight_kilobytes: Size of its weights.
-        mean_weight_bits: Mean width of its weights.
-        mean_activation_bits: Mean width of its activations.
-        bit_operations: Its bit operations.
-        epochs: Epochs that it was trained for.
-        searched: Whether its widths were searched.
+        name: Name of the cost.
+        unit: Its unit.
+        limit: The budget on it, if it is one.
+        value: What a model costs.
     """
 
     name: str
-    accuracy: float
-    weight_kilobytes: float
-    mean_weight_bits: float | None
-    mean_activation_bits: float | None
-    bit_operations: float | None
-    epochs: int | None
-    searched: bool
+    unit: str
+    limit: float | None
+    value: Callable[[Contender], float]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,71 +48,73 @@ class Comparison:
     run: RecordedRun
 
     @cached_property
-    def models(self) -> tuple[TrainedModel, ...]:
+    def models(self) -> tuple[Contender, ...]:
         """In their order; rows that cannot be read are left out."""
-        rows = (self.run.summary or {}).get("comparison")
-        return tuple(filter(None, map(_model, rows if isinstance(rows, list) else [])))
+        return tuple(comparison_of(self.run.summary or {}))
 
     @property
     def measured(self) -> str:
         """What the models are compared by: ``"test accuracy"`` unless the rows say something else."""
-        rows = (self.run.summary or {}).get("comparison")
-        first = rows[0] if isinstance(rows, list) and rows and isinstance(rows[0], Mapping) else {}
-        return str(first.get("measured") or "test accuracy")
+        return self.models[0].measured if self.models else "test accuracy"
 
     @property
     def is_share(self) -> bool:
         """Whether it is a share, shown in percent."""
-        return self.measured.endswith("accuracy")
+        return is_share(self.measured)
 
-    def value_text(self, model: TrainedModel) -> str:
-        """A model's value, for people."""
-        return f"{model.accuracy:.2%}" if self.is_share else f"{model.accuracy:.4g}"
+    @cached_property
+    def axis(self) -> ComparedBy:
+        """The budget that binds; without budgets on which the models differ the size of the weights."""
+        name = binding_budget(self.models)
+        if name is None:
+            return ComparedBy(name="weights", unit="kB", limit=None, value=lambda row: row.weight_kilobytes)
+        known = next(use for row in self.models if (use := use_of(row, name)) is not None)
+
+        def value(row: Contender) -> float:
+            use = use_of(row, name)
+            return float("nan") if use is None else use.value
+
+        return ComparedBy(name=name, unit=known.unit, limit=known.limit, value=value)
 
     @property
     def missing(self) -> str | None:
         """Why there is nothing to draw."""
-        return None if len(self.models) > 1 else "No uniform widths were trained for a comparison."
+        if len(self.models) > 1:
+            return None
+        return " ".join(self._words) or "No uniform widths were trained for a comparison."
 
     def description(self) -> str:
         """The chart in words."""
-        said = [
-            f"{model.name} reaches {self.value_text(model)} with {model.weight_kilobytes:.3g} kB of weights"
-            for model in self.models
-        ]
-        return f"{self.measured.capitalize()} and size of the weights: {listed(said, 8)}."
+        axis = self.axis
+        over = f", of which {with_unit(axis.limit, axis.unit)} are allowed" if axis.limit else ""
+        return " ".join([f"{self.measured.capitalize()} by {axis.name}{over}.", *self._words])
 
     def table(self) -> DataTable:
         """The chart in numbers."""
-        rows = tuple(
-            (
-                m.name,
-                self.value_text(m),
-                f"{m.weight_kilobytes:.4g}",
-                m.mean_weight_bits,
-                m.mean_activation_bits,
-                m.bit_operations,
-                m.epochs,
-            )
-            for m in self.models
+        budgets = budgets_of(self.models)
+        tested = any(row.test is not None for row in self.models)
+        columns = ["model", self.measured, *(["test"] if tested else []), *budgets]
+        columns += ["weights in kB", "mean weight bits", "mean activation bits", "bit operations", "epochs"]
+        return DataTable(
+            columns=tuple(columns),
+            rows=tuple(self._row(row, budgets, tested=tested) for row in self.models),
+            note="Budgets: share of the limit; ! is above." if budgets else "",
         )
-        columns = ("model", self.measured, "weights in kB", "mean weight bits", "mean activation bits")
-        return DataTable(columns=(*columns, "bit operations", "epochs"), rows=rows)
 
-
-def _model(row: Any) -> TrainedModel | None:
-    try:
-        assert isinstance(row, Mapping)
-        name = str(row["name"])
-        return TrainedModel(
-            name=name,
-            accuracy=float(row["accuracy"]),
-            weight_kilobytes=float(row["weight_bits"]) / _BITS_PER_KILOBYTE,
-            mean_weight_bits=row.get("mean_weight_bits"),
-            mean_activation_bits=row.get("mean_activation_bits"),
-            bit_operations=row.get("bit_operations"),
-            epochs=row.get("epochs"),
-            searched=not name.startswith("uniform"),
+    def _row(self, model: Contender, budgets: list[str], *, tested: bool) -> tuple[Cell, ...]:
+        uses = [use_of(model, name) for name in budgets]
+        return (
+            model.name,
+            model.shown,
+            *([model.shown_test] if tested else []),
+            *("–" if use is None else share_text(use.use, use.feasible) for use in uses),
+            quantity(model.weight_kilobytes),
+            model.mean_weight_bits,
+            model.mean_activation_bits,
+            quantity(model.bit_operations),
+            model.epochs,
         )
-    except (AssertionError, KeyError, TypeError, ValueError):
-        return None
+
+    @property
+    def _words(self) -> list[str]:
+        return comparison_in_words(self.run.summary or {})

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from gfb_brevitas.quantities import quantity
+
 Cell: TypeAlias = str | int | float | bool | None
 
 
@@ -56,16 +58,12 @@ def number_text(value: float | int | None, digits: int = 4) -> str:
     """A number for people.
 
     Example:
-        >>> number_text(16948.8), number_text(0.0123456), number_text(4e9), number_text(float("nan"))
-        ('16,949', '0.01235', '4e+09', '–')
+        >>> number_text(16948.8), number_text(12345), number_text(4e9), number_text(float("nan"))
+        ('16.95k', '12,345', '4G', '–')
     """
     if value is None or not math.isfinite(value):
         return "–"
-    if isinstance(value, int) and abs(value) < 10**9:
-        return f"{value:,}"
-    if 10 ** (digits - 1) <= abs(value) < 10**9:
-        return f"{value:,.0f}"
-    return f"{value:.{digits}g}"
+    return f"{value:,}" if isinstance(value, int) and abs(value) < 10**6 else quantity(value, digits)
 
 
 def cell_text(value: Cell) -> str:
