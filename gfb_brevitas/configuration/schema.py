@@ -231,8 +231,8 @@ class RunConfiguration(_Section):
         budgets: The budgets.
         baselines: Fixed widths that are trained after the search to compare it with: ``auto``, the widest
             uniform widths that keep all budgets; ``by_hand``, input, first and last layer at 8 bits and the
-            rest as wide as the budgets allow; uniform widths, ``3`` or ``[4, 8]`` (weights, activations). Each
-            takes as many epochs as the search, with the same settings, in a folder ``baselines/...``;
+            rest as wide as the budgets allow; uniform widths, ``3`` or ``[4, 8]`` (weights, activations).
+            Each takes as many epochs as the search, with the same settings, in a folder ``baselines/...``;
             ``[]`` trains none. Rules keep what they fix; ``callbacks`` are not called.
         preset: Settings of the paper that ``search`` and ``training`` go on from.
         search: Settings of :class:`gfb_brevitas.SearchConfig`.
