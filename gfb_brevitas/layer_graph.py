@@ -57,6 +57,7 @@ class LayerNode:
     - ``concat``: ``dim``.
     - ``pad``: ``padding`` (amounts, last dimension first) and ``value``.
     - ``reshape``, ``other``: ``target``, the ATen operator; ``"aten.flatten"`` for all ways to flatten.
+    - ``other``: ``multiplies`` (whether it is known to multiply more than element by element).
 
     Attributes:
         name: Unique name; that of its module where a module runs one such operation once.

@@ -77,10 +77,13 @@ class Operand:
             (a concatenation), the widest one counts. Empty when none does.
         constant_bits: Width when ``quantizers`` is empty: the width of an unsearchable quantizer,
             or :data:`FLOAT_BITS`.
+        least_bits: Width of an unsearchable quantizer whose values reach the operand, too: the operand is at
+            least as wide.
     """
 
     quantizers: tuple[str, ...] = ()
     constant_bits: float = FLOAT_BITS
+    least_bits: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,10 +21,12 @@ from torch.utils.weak import WeakIdKeyDictionary
 from gfb_brevitas.adapters import layer_operations
 from gfb_brevitas.adapters.eligibility import kind_of, named_proxies
 from gfb_brevitas.adapters.forward_failures import why_it_failed
+from gfb_brevitas.adapters.operator_products import multiplies
 from gfb_brevitas.adapters.tracing import (
     ExampleInputs,
     batch_size_of,
     noting_meetings,
+    operators_one_by_one,
     require_module,
     run,
     tensors_of,
@@ -68,6 +70,7 @@ def record_layers(
             stack.enter_context(_hooks(model, recorder))
             stack.enter_context(noting_meetings(recorder))
             recorder.note_inputs(example_inputs)
+            stack.enter_context(operators_one_by_one())
             stack.enter_context(_NotingFlatten(recorder))
             stack.enter_context(recorder)
             recorder.note_outputs(run(model, example_inputs))
@@ -102,6 +105,8 @@ class _NotingFlatten(TorchFunctionMode):
 
 class _Recorder(TorchDispatchMode):
     """Notes operators; values computed from the input carry the name of the node that made them."""
+
+    supports_higher_order_operators = True
 
     def __init__(self, names: Mapping[str, str], batch_size: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -157,10 +162,11 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         if not self.within_quantizer:
-            self._note(func._overloadpacket, args, kwargs, out)
+            self._note(func, args, kwargs, out)
         return out
 
-    def _note(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    def _note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        operator = getattr(func, "_overloadpacket", func)  # higher-order operators have none
         operands = list(tensors_of((*args, *kwargs.values())))
         sources = tuple(self._nodes_of[t] for t in operands if t in self._nodes_of)
         results = [t for t in tensors_of(out if isinstance(out, (tuple, list)) else (out,)) if t.dim() > 0]
@@ -176,6 +182,8 @@ class _Recorder(TorchDispatchMode):
             )
             if op == "reshape" and self.flattens:
                 attributes["target"] = "aten.flatten"
+            if op == "other":
+                attributes["multiplies"] = multiplies(func)
             if op == "linear":
                 attributes["vectors"] = results[0].numel() // results[0].shape[-1] // self.batch_size
             name = self.add(op, sources, results[0], attributes)
@@ -214,6 +222,8 @@ class _Recorder(TorchDispatchMode):
         return unique
 
     def _shape_per_sample(self, result: Tensor) -> tuple[int, ...]:
+        if result.is_nested:
+            return ()
         rows, *rest = (int(n) for n in result.shape)
         vectors, left = divmod(rows, self.batch_size)
         return (vectors, *rest) if vectors > 1 and not left else tuple(rest)

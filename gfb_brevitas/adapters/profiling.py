@@ -54,6 +54,7 @@ def make_profile(
     return ModelProfile(
         quantizers=infos,
         products=products,
+        unknown_operators=tuple(trace.unknown.values()),
         refused=tuple(conversion.refused),
         constant_weight_bits=_unsearched_weight_bits(model, conversion.sites),
         layers=layers,

@@ -4,138 +4,27 @@ Every quantizer marks its output. Operations that only move values (reshape, per
 maximum, concatenation, ...) pass the mark on, all others drop it. Where two marked or unmarked
 tensors meet in a matrix product or convolution, its multiply-accumulates are noted with the marks of
 both sides. That needs no knowledge of layer types: it holds for attention, recurrent cells, tied
-weights and functional code alike.
+weights and functional code alike. How operators are told apart stands in
+:mod:`~gfb_brevitas.adapters.product_recorder`.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import reduce
-from itertools import product
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
 from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
-from torch.utils.weak import WeakIdKeyDictionary
+from torch.utils._pytree import tree_leaves
 
 from gfb_brevitas.adapters.forward_failures import why_it_failed
+from gfb_brevitas.adapters.product_recorder import ProductRecorder, Surroundings, Trace, tensors_held_by
 from gfb_brevitas.errors import ConfigurationError, UntraceableModelError
-from gfb_brevitas.profile import FLOAT_BITS, Operand, Product
 
 ExampleInputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
-
-aten = torch.ops.aten
-_MOVES_VALUES = {
-    getattr(aten, name)
-    for name in [
-        "view",
-        "_unsafe_view",
-        "reshape",
-        "permute",
-        "transpose",
-        "t",
-        "expand",
-        "slice",
-        "select",
-        "unbind",
-        "split",
-        "split_with_sizes",
-        "chunk",
-        "squeeze",
-        "unsqueeze",
-        "clone",
-        "contiguous",
-        "detach",
-        "alias",
-        "cat",
-        "stack",
-        "index_select",
-        "index",
-        "gather",
-        "embedding",
-        "max_pool1d_with_indices",
-        "max_pool2d_with_indices",
-        "max_pool3d_with_indices",
-        "adaptive_max_pool1d",
-        "adaptive_max_pool2d",
-        "adaptive_max_pool3d",
-        "constant_pad_nd",
-        "reflection_pad1d",
-        "reflection_pad2d",
-        "replication_pad1d",
-        "replication_pad2d",
-        "relu",
-        "neg",
-        "abs",
-        "roll",
-        "flip",
-        "repeat",
-        "upsample_nearest1d",
-        "upsample_nearest2d",
-        "upsample_nearest3d",
-        "pixel_shuffle",
-        "_to_copy",
-        "_reshape_alias",
-        "movedim",
-        "masked_fill",
-        "where",
-    ]
-    if hasattr(aten, name)
-}
-_PRODUCT_OPERANDS = {aten.mm: (0, 1), aten.addmm: (1, 2), aten.bmm: (0, 1), aten.baddbmm: (1, 2)}
-
-
-@dataclass(frozen=True)
-class Mark:
-    """Where a tensor's values come from: quantizer names, or the width of an unsearched quantizer."""
-
-    names: tuple[str, ...] = ()
-    constant_bits: float = FLOAT_BITS
-
-    def join(self, other: Mark) -> Mark:
-        """The mark of values that come from both."""
-        names = tuple(dict.fromkeys((*self.names, *other.names)))
-        widths = [m.constant_bits for m in (self, other) if not m.names]
-        return Mark(names, max(widths) if widths else FLOAT_BITS)
-
-    def operand(self) -> Operand:
-        """The mark as one side of a product."""
-        return Operand(quantizers=self.names, constant_bits=self.constant_bits)
-
-
-@dataclass
-class Trace:
-    """What one forward pass showed.
-
-    Attributes:
-        order: Quantizer names in the order of their first call.
-        elements: Elements that each quantizer put out, summed over its calls (whole batch).
-        largest_call: Elements of the largest single call (whole batch).
-        products: Layer name, multiply-accumulates (whole batch) and the two marks.
-        meetings: Pairs of quantizers whose outputs were added or concatenated as quant tensors.
-    """
-
-    order: list[str] = field(default_factory=list)
-    elements: dict[str, int] = field(default_factory=dict)
-    largest_call: dict[str, int] = field(default_factory=dict)
-    products: list[tuple[str, int, Mark, Mark]] = field(default_factory=list)
-    meetings: list[tuple[str, str]] = field(default_factory=list)
-
-    def profile_products(self, batch_size: int) -> tuple[Product, ...]:
-        """The products per sample; those of one layer with the same operands are added."""
-        totals: dict[tuple[str, Mark, Mark], int] = {}
-        for layer, macs, left, right in self.products:
-            key = (layer, left, right)
-            totals[key] = totals.get(key, 0) + macs
-        return tuple(
-            Product(layer=layer, macs=round(macs / batch_size), left=left.operand(), right=right.operand())
-            for (layer, left, right), macs in totals.items()
-        )
 
 
 def trace(
@@ -155,7 +44,7 @@ def trace(
     Raises:
         UntraceableModelError: If the forward pass fails, with its cause.
     """
-    recorder = _Recorder()
+    recorder = ProductRecorder([*tensors_held_by(model), *tensors_of(tree_leaves(example_inputs))])
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -163,8 +52,10 @@ def trace(
             stack.enter_context(torch.no_grad())
             stack.enter_context(_hooks(model, recorder, searched, unsearched))
             stack.enter_context(noting_meetings(recorder))
+            stack.enter_context(operators_one_by_one())
+            stack.enter_context(Surroundings(recorder))
             stack.enter_context(recorder)
-            run(model, example_inputs)
+            recorder.look_for_outside(run(model, example_inputs))
     except (ConfigurationError, KeyboardInterrupt):
         raise
     except Exception as error:
@@ -218,81 +109,6 @@ def batch_size_of(inputs: ExampleInputs) -> int:
     )
 
 
-class _Recorder(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.trace = Trace()
-        self.layers: list[str] = []
-        self._marks: WeakIdKeyDictionary = WeakIdKeyDictionary()
-        self._scales: WeakIdKeyDictionary = WeakIdKeyDictionary()
-
-    def mark_of(self, tensor: Any) -> Mark:
-        mark: Mark = self._marks.get(tensor, Mark()) if isinstance(tensor, Tensor) else Mark()
-        return mark
-
-    def on_quantized(self, name: str, values: Tensor) -> None:
-        if values.dim() == 0:
-            return  # Brevitas probes quantizers with a scalar to read their scale
-        trace = self.trace
-        if name not in trace.elements:
-            trace.order.append(name)
-        trace.elements[name] = trace.elements.get(name, 0) + values.numel()
-        trace.largest_call[name] = max(trace.largest_call.get(name, 0), values.numel())
-        self._marks[values] = Mark((name,))
-        self._scales[values] = (name,)
-
-    def on_unsearched(self, values: Tensor, bits: float) -> None:
-        self._marks[values] = Mark((), bits)
-
-    def on_meeting(self, one: IntQuantTensor, other: IntQuantTensor) -> bool:
-        left, right = self._scale_names(one.value), self._scale_names(other.value)
-        self.trace.meetings.extend((a, b) for a, b in product(left, right) if a != b)
-        return True
-
-    def on_arithmetic(self, result: Any, *operands: Any) -> None:
-        """A sum, negative or magnitude of quant tensors has the scale that they have."""
-        if isinstance(result, IntQuantTensor):
-            values = [o.value for o in operands if isinstance(o, IntQuantTensor)]
-            self._scales[result.value] = self._scale_names(*values)
-
-    def _scale_names(self, *values: Tensor) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for v in values for name in self._scales.get(v, ())))
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        packet = func._overloadpacket
-        if packet in _MOVES_VALUES:
-            self._pass_on(args, out)
-        elif packet in flop_registry:
-            self._note_product(packet, args, kwargs, out)
-        return out
-
-    def _pass_on(self, args: tuple[Any, ...], out: Any) -> None:
-        sources = [t for t in tensors_of(args) if t.is_floating_point() and t.dim() > 0]
-        results = tensors_of(out if isinstance(out, (tuple, list)) else (out,))
-        moved = [t for t in results if t.is_floating_point()]
-        if sources and all(t in self._marks for t in sources):
-            joined = reduce(Mark.join, map(self.mark_of, sources))
-            self._marks.update((t, joined) for t in moved)
-        names = self._scale_names(*sources)
-        if names:
-            self._scales.update((t, names) for t in moved)
-
-    def _note_product(self, packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        count: Callable[..., int] = flop_registry[packet]
-        macs = int(count(*args, **kwargs, out_val=out)) // 2
-        left, right = _PRODUCT_OPERANDS.get(packet, (0, 1))
-        layer = next((name for name in reversed(self.layers) if not _is_private(name)), "")
-        self.trace.products.append((layer, macs, self.mark_of(args[left]), self.mark_of(args[right])))
-
-
-def _is_private(name: str) -> bool:
-    return name.rpartition(".")[2].startswith("_")
-
-
 def tensors_of(values: Sequence[Any]) -> Iterator[Tensor]:
     """All tensors in nested tuples and lists."""
     for value in values:
@@ -304,12 +120,18 @@ def tensors_of(values: Sequence[Any]) -> Iterator[Tensor]:
 
 @contextmanager
 def _hooks(
-    model: nn.Module, recorder: _Recorder, searched: Mapping[nn.Module, str], unsearched: Sequence[nn.Module]
+    model: nn.Module,
+    recorder: ProductRecorder,
+    searched: Mapping[nn.Module, str],
+    unsearched: Sequence[nn.Module],
 ) -> Iterator[None]:
     handles = []
     for name, module in model.named_modules():
         handles.append(module.register_forward_pre_hook(_enter(recorder, name)))
         handles.append(module.register_forward_hook(_leave(recorder), always_call=True))
+    for quantizer in (*searched, *unsearched):
+        handles.append(quantizer.register_forward_pre_hook(_enter_quantizer(recorder)))
+        handles.append(quantizer.register_forward_hook(_leave_quantizer(recorder), always_call=True))
     for quantizer, name in searched.items():
         handles.append(quantizer.register_forward_hook(_quantized(recorder, name)))
     for quantizer in unsearched:
@@ -319,6 +141,21 @@ def _hooks(
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def operators_one_by_one() -> Iterator[None]:
+    """Run PyTorch's layers by their operators, not by kernels that compute a whole layer at once.
+
+    Compiled parts of a model run as they were written, too: what compiled code does is not seen.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 class _MeetingRecorder(Protocol):
@@ -363,28 +200,42 @@ def _noting_arithmetic(recorder: _MeetingRecorder, method: Callable[..., Any]) -
     return noted
 
 
-def _enter(recorder: _Recorder, name: str) -> Callable[..., None]:
+def _enter(recorder: ProductRecorder, name: str) -> Callable[..., None]:
     def hook(_module: nn.Module, _args: Any) -> None:
         recorder.layers.append(name)
 
     return hook
 
 
-def _leave(recorder: _Recorder) -> Callable[..., None]:
+def _leave(recorder: ProductRecorder) -> Callable[..., None]:
     def hook(_module: nn.Module, _args: Any, _output: Any) -> None:
         recorder.layers.pop()
 
     return hook
 
 
-def _quantized(recorder: _Recorder, name: str) -> Callable[..., None]:
+def _enter_quantizer(recorder: ProductRecorder) -> Callable[..., None]:
+    def hook(_module: nn.Module, args: Any) -> None:
+        recorder.enter_quantizer(args)
+
+    return hook
+
+
+def _leave_quantizer(recorder: ProductRecorder) -> Callable[..., None]:
+    def hook(_module: nn.Module, _args: Any, _output: Any) -> None:
+        recorder.leave_quantizer()
+
+    return hook
+
+
+def _quantized(recorder: ProductRecorder, name: str) -> Callable[..., None]:
     def hook(_module: nn.Module, _args: Any, output: Any) -> None:
         recorder.on_quantized(name, output[0])
 
     return hook
 
 
-def _unsearched(recorder: _Recorder) -> Callable[..., None]:
+def _unsearched(recorder: ProductRecorder) -> Callable[..., None]:
     def hook(_module: nn.Module, _args: Any, output: Any) -> None:
         width = output[3] if isinstance(output, tuple) and len(output) == 4 else None
         if isinstance(width, Tensor) and width.numel() == 1:

@@ -17,6 +17,7 @@ from gfb_brevitas.costs.callable_cost import CallableCost
 from gfb_brevitas.costs.latency_table import LatencyTable
 from gfb_brevitas.costs.mean_activation_bits import MeanActivationBits
 from gfb_brevitas.costs.mean_weight_bits import MeanWeightBits
+from gfb_brevitas.costs.operator_costs import register_operator_cost
 from gfb_brevitas.costs.protocol import BoundCost, Cost, HardwareCost, Joining, LayeredCost
 from gfb_brevitas.costs.registry import cost_from_name, register_cost, registered_costs
 from gfb_brevitas.costs.searched_profile import searched_profile
@@ -37,6 +38,7 @@ __all__ = [
     "WeightSize",
     "cost_from_name",
     "register_cost",
+    "register_operator_cost",
     "registered_costs",
     "searched_profile",
 ]

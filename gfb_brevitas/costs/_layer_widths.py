@@ -50,8 +50,9 @@ def _ranges(profile: ModelProfile, operands: tuple[Operand, ...]) -> _Ranges:
             info = profile.quantizers[profile.column(name)]
             low, high = found.get(info.tie_group, (info.min_bits, info.max_bits))
             found[info.tie_group] = max(low, info.min_bits), min(high, info.max_bits)
-        if not operand.quantizers:
-            width = math.ceil(operand.constant_bits)
+        constant = operand.least_bits if operand.quantizers else operand.constant_bits
+        if constant:
+            width = math.ceil(constant)
             found[f"constant {width}"] = width, width
     return found
 

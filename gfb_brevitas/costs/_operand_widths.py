@@ -19,7 +19,7 @@ class OperandWidths:
     """
 
     def __init__(self, profile: ModelProfile, sides: Sequence[Sequence[Operand]]) -> None:
-        constants = sorted({o.constant_bits for side in sides for o in side if not o.quantizers})
+        constants = sorted({width for side in sides for o in side for width in _constants(o)})
         self._constants = np.array(constants, dtype=np.float64)
         # A constant is one more column behind the quantizers' own.
         column_of = {width: len(profile) + i for i, width in enumerate(constants)}
@@ -41,8 +41,13 @@ class OperandWidths:
 def _columns(profile: ModelProfile, side: Sequence[Operand], column_of: dict[float, int]) -> list[int]:
     found: list[int] = []
     for operand in side:
-        if operand.quantizers:
-            found.extend(profile.column(name) for name in operand.quantizers)
-        else:
-            found.append(column_of[operand.constant_bits])
+        found.extend(profile.column(name) for name in operand.quantizers)
+        found.extend(column_of[width] for width in _constants(operand))
     return list(dict.fromkeys(found))
+
+
+def _constants(operand: Operand) -> tuple[float, ...]:
+    """Widths that an operand has whatever its quantizers' are."""
+    if not operand.quantizers:
+        return (operand.constant_bits,)
+    return (operand.least_bits,) if operand.least_bits else ()

@@ -10,6 +10,7 @@ import numpy as np
 
 from gfb_brevitas.costs._operand_widths import OperandWidths
 from gfb_brevitas.costs._parts import joined
+from gfb_brevitas.costs.operator_costs import require_known_operators
 from gfb_brevitas.costs.protocol import BoundCost, Joining
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.profile import ModelProfile
@@ -21,7 +22,8 @@ class BitOperations:
     """Sum over products of multiply-accumulates times both operands' widths, per sample.
 
     An operand that several quantizers make (a concatenation) counts at its widest; one that no
-    searchable quantizer makes counts at its constant width. Accumulator widths are not counted.
+    searchable quantizer makes counts at its constant width. Accumulator widths are not counted, nor are
+    element-wise multiplications.
 
     Args:
         name: Name in reports.
@@ -36,8 +38,10 @@ class BitOperations:
         """The cost of a model; see :class:`~gfb_brevitas.costs.protocol.Cost`.
 
         Raises:
-            ConfigurationError: If the profile holds no product.
+            ConfigurationError: If the profile holds no product, or an operator of which nobody knows what it
+                multiplies.
         """
+        require_known_operators(profile, self.name)
         if not profile.products:
             raise ConfigurationError("Bit operations need a model with products; its profile holds none.")
         left, right = _operands(profile)
@@ -51,6 +55,7 @@ class BitOperations:
 
     def parts(self, profile: ModelProfile, bits: Bits) -> dict[str, float]:
         """Bit operations of each layer; see :class:`~gfb_brevitas.costs.protocol.LayeredCost`."""
+        require_known_operators(profile, self.name)
         left, right = _operands(profile)
         widths = (left(bits[None]) * right(bits[None]))[0]
         products = zip(profile.products, widths, strict=True)

@@ -35,7 +35,7 @@ class LatencyTable:
     up, e.g. 32 for a float input.
 
     Every layer of the model must be in the table. One whose cost is part of ``constant``, or zero,
-    is listed without entries.
+    is listed without entries. A layer with an operator of which nobody knows what it multiplies must be, too.
 
     Example:
         >>> table = LatencyTable(name="latency", unit="us", layers={"conv": {(4, 8): 12.5, (8, 8): 20.0}})
@@ -142,7 +142,7 @@ class LatencyTable:
     def _entries(self, profile: ModelProfile) -> tuple[list[str], Callable[[Bits], Vector]]:
         """The layers that are measured, and their entries for candidates, ``(P, layers)``."""
         operands = layer_operands(profile)
-        self._require_layers(operands)
+        self._require_layers(profile, operands)
         measured = {layer: operands[layer] for layer, entries in self.layers.items() if entries}
         self._require_pairs(profile, measured)
         names = list(measured)

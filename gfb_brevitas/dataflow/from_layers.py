@@ -38,6 +38,11 @@ def hardware_graph(profile: ModelProfile, *, standalone_thresholds: bool = False
     Raises:
         ConfigurationError: If FINN has no hardware layer for something that the model does; names the layer.
     """
+    for found in profile.unknown_operators:
+        raise ConfigurationError(
+            f"FINN has no hardware layer for the operator {found.name}, which the layer {found.layer!r} of the "
+            "model has. Hardware costs are defined for networks that FINN builds: write it with other operators."
+        )
     builder = _Builder(profile, standalone_thresholds)
     for node in profile.layers:
         builder.add(node)
@@ -114,10 +119,14 @@ class _Builder:
 
     def _is_left_to_software(self, node: LayerNode) -> bool:
         """Whether only operations that FINN does not build follow, up to the output: softmax, the largest."""
-        return node.op == "other" and all(
+        return self._is_software(node) and all(
             reader.op == "output" or self._is_left_to_software(reader)
             for reader in self._graph.consumers(node)
         )
+
+    @staticmethod
+    def _is_software(node: LayerNode) -> bool:
+        return node.op == "other" and not node.attributes.get("multiplies", False)
 
     # --- rounding
 
