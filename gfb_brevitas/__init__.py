@@ -19,6 +19,7 @@ from gfb_brevitas import dataflow
 from gfb_brevitas.adapters import SearchableModel, apply_allocation, make_searchable, quantize_float_model
 from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.constraints import Budget, Constraints, paper_budgets
+from gfb_brevitas.costs import register_operator_cost
 from gfb_brevitas.errors import (
     AllocationError,
     CalibrationError,
@@ -96,4 +97,5 @@ __all__ = [
     "paper_budgets",
     "preset",
     "quantize_float_model",
+    "register_operator_cost",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import gcd, isfinite
+from math import gcd
 from numbers import Real
 from typing import Any
 
@@ -87,7 +87,7 @@ def sources_of_results(
     leaves = {id(t): t for t in results_of((args, kwargs)) if t.dim() > 0}
     operands = [t for t in leaves.values() if is_marked(t) or bool(t.any())]
     nothing: list[Sources | None] = [None] * len(results_of(out))
-    constants = _constants(args, kwargs, max((float(o.abs().max()) for o in operands), default=0.0))
+    constants = _constants(args, kwargs, max((abs(end) for o in operands for end in _range(o)), default=0.0))
     if out is not None and not any(_is_likely(r, operands, constants) for r in results_of(out)):
         return nothing
     for dtype in (torch.float64, torch.float32):
@@ -162,10 +162,15 @@ def _probe(
     return found
 
 
+def _range(operand: Tensor) -> tuple[float, float]:
+    """The smallest and the largest finite value; memory that is not written yet may hold others."""
+    values = operand.detach()
+    finite = values[values.isfinite()]
+    return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+
+
 def _ramp(operand: Tensor, curvature: float) -> _Ramp:
-    lo, hi = float(operand.min()), float(operand.max())
-    if not (isfinite(lo) and isfinite(hi)):
-        raise ValueError
+    lo, hi = _range(operand)
     if lo == hi:
         lo, hi = min(lo / 2, hi), max(hi / 2, hi) if hi else 1.0
     return _Ramp(lo, hi, curvature, operand.numel())

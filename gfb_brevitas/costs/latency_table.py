@@ -164,8 +164,10 @@ class LatencyTable:
 
         return names, entries_of
 
-    def _require_layers(self, operands: Mapping[str, LayerOperands]) -> None:
-        unknown = [layer for layer in self.layers if layer not in operands]
+    def _require_layers(self, profile: ModelProfile, operands: Mapping[str, LayerOperands]) -> None:
+        self._require_unknown_operators(profile, operands)
+        others = {found.layer for found in profile.unknown_operators}
+        unknown = [layer for layer in self.layers if layer not in operands and layer not in others]
         absent = [layer for layer in operands if layer not in self.layers]
         if unknown:
             raise ConfigurationError(
@@ -177,6 +179,18 @@ class LatencyTable:
                 f"The cost table {self.name!r} lacks these layers of the model: {', '.join(absent)}. "
                 f"Add them; list a layer whose cost is in the constant without entries, as {{}}."
             )
+
+    def _require_unknown_operators(
+        self, profile: ModelProfile, operands: Mapping[str, LayerOperands]
+    ) -> None:
+        """Check that what nobody knows the widths of is in the constant."""
+        for found in profile.unknown_operators:
+            if found.layer not in operands and self.layers.get(found.layer, True):
+                raise ConfigurationError(
+                    f"The cost table {self.name!r} must list the layer {found.layer!r} without entries, as "
+                    f"{{}}, with its cost in the constant: it runs {found.name}, and nobody knows of which "
+                    "widths."
+                )
 
     def _require_pairs(self, profile: ModelProfile, measured: Mapping[str, LayerOperands]) -> None:
         lacking = []

@@ -40,8 +40,9 @@ def hardware_graph(profile: ModelProfile, *, standalone_thresholds: bool = False
     """
     for found in profile.unknown_operators:
         raise ConfigurationError(
-            f"FINN has no hardware layer for the operator {found.name}, which the layer {found.layer!r} of the "
-            "model has. Hardware costs are defined for networks that FINN builds: write it with other operators."
+            f"FINN has no hardware layer for the operator {found.name}, which the layer {found.layer!r} of "
+            "the model runs. Hardware costs are defined for networks that FINN builds: write it with other "
+            "operators."
         )
     builder = _Builder(profile, standalone_thresholds)
     for node in profile.layers:
