@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 
 import torch
 from torch import nn
 
+from gfb_brevitas.adapters.copying import copied, with_plain_weights
 from gfb_brevitas.adapters.tracing import ExampleInputs, require_module, run
 from gfb_brevitas.errors import UntraceableModelError
 
@@ -40,7 +40,9 @@ def quantize_float_model(
             warnings.simplefilter("ignore")
             from brevitas.graph.quantize import preprocess_for_quantize, quantize  # slow, and warns
 
-            prepared = preprocess_for_quantize(copy.deepcopy(model).eval(), merge_bn=merge_batchnorm)
+            prepared = preprocess_for_quantize(
+                with_plain_weights(copied(model)).eval(), merge_bn=merge_batchnorm
+            )
             quantized: nn.Module = quantize(prepared)
             with torch.no_grad():
                 run(quantized.eval(), example_inputs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,7 +17,8 @@ from brevitas.nn.mixin.base import QuantRecurrentLayerMixin
 from torch import nn
 
 from gfb_brevitas.adapters.conversion import Site, convert, replace_width
-from gfb_brevitas.adapters.eligibility import named_proxies, tensor_quantizer
+from gfb_brevitas.adapters.copying import copied
+from gfb_brevitas.adapters.eligibility import tensor_quantizer
 from gfb_brevitas.adapters.ties import trace_and_tie
 from gfb_brevitas.adapters.tracing import ExampleInputs
 from gfb_brevitas.allocation import BitAllocation
@@ -101,22 +101,16 @@ def apply_allocation(
 def working_copy(model: nn.Module) -> nn.Module:
     """A copy of a Brevitas model whose quantizers can be replaced.
 
-    Brevitas keeps references to layers inside injector classes, which ``copy.deepcopy`` does not
-    follow: they are pointed at the copy's own layers.
-
     Raises:
-        ConfigurationError: If Brevitas compiles its quantizers, which then cannot be replaced.
+        ConfigurationError: If Brevitas compiles its quantizers, which then cannot be replaced, or the model
+            cannot be copied.
     """
     if brevitas.config.JIT_ENABLED:
         raise ConfigurationError(
             "Bit widths cannot be changed in compiled quantizers, and Brevitas was imported with "
             "BREVITAS_JIT=1. Start Python with BREVITAS_JIT=0."
         )
-    copied = copy.deepcopy(model)
-    for _, proxy in named_proxies(copied):
-        if proxy.tracked_module_list:
-            proxy.update_tracked_modules()
-    return copied
+    return copied(model)
 
 
 def _plain_settings(quantizer: LearnedClippingQuantizer, bits: int) -> dict[str, Any]:

@@ -84,6 +84,8 @@ def make_searchable(
     )
     if not conversion.sites:
         raise NothingSearchableError(_nothing_searchable(model, conversion))
+    if weight_normalization:
+        _check_weights(conversion, converted)
     seen = trace_and_tie(converted, example_inputs, conversion)
     names = {path: site.name for site in conversion.sites.values() for path in site.proxy_names}
     layers = record_layers(converted, example_inputs, batch_size=samples, names=names)
@@ -233,6 +235,17 @@ def _check_precision(model: nn.Module, most: int) -> None:
             f"In float16, widths go up to {HALF_PRECISION_BITS} bits, since it does not hold 65,535; "
             f"got `bits` up to {most}. Lower them, or convert the model: model.float() or model.bfloat16()."
         )
+
+
+def _check_weights(conversion: Conversion, model: nn.Module) -> None:
+    for site in conversion.sites.values():
+        for layer in site.tracked_layers(model) if site.kind == "weight" else ():
+            if not isinstance(layer.weight, nn.Parameter):
+                raise ConfigurationError(
+                    f"`weight_normalization` needs weights that are parameters; those of {site.name!r} are "
+                    "computed at every forward pass (by pruning, a parametrization or a hook). Make them "
+                    "plain (prune.remove, parametrize.remove_parametrizations), or leave it out."
+                )
 
 
 def _nothing_searchable(model: nn.Module, conversion: Conversion) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from torch import Tensor, nn
 
+from gfb_brevitas.adapters.copying import copied, with_plain_weights
 from gfb_brevitas.errors import ConfigurationError, ExportError
 
 
 def working_copy(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` on the CPU, in evaluation mode.
+    """A copy of ``model`` on the CPU, in evaluation mode, with plain weights where some are computed.
 
     Raises:
         ExportError: If the model cannot be copied, does not compute in 32-bit floating point, or has
@@ -30,12 +29,9 @@ def working_copy(model: nn.Module) -> nn.Module:
                 "Convert the model first: model.float()."
             )
     try:
-        return copy.deepcopy(model).cpu().eval()
-    except Exception as error:
-        raise ExportError(
-            f"The model cannot be copied ({error}); the export works on a copy to leave the model as it is. "
-            "Remove attributes that copy.deepcopy refuses, e.g. tensors cached by a forward pass."
-        ) from error
+        return with_plain_weights(copied(model).cpu().eval())
+    except ConfigurationError as error:
+        raise ExportError(str(error)) from error
 
 
 def _is_scripted(model: nn.Module) -> bool:

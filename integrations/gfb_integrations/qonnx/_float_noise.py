@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from gfb_brevitas.adapters.copying import copied
 from gfb_integrations.qonnx._layer_outputs import LayerOutput, Recorded, recording
 from gfb_integrations.qonnx._quiet import quietly
 
@@ -41,7 +41,7 @@ def float_noise(
     """
     substitutes = {name: reference[name].value.double() for name in quantized if name in reference}
     try:
-        double = copy.deepcopy(model).double()
+        double = copied(model).double()
         wide = tuple(x.double() if x.is_floating_point() else x for x in inputs)
         with quietly(), torch.no_grad(), recording(double, substitutes) as records:
             double(*wide)
