@@ -186,8 +186,10 @@ def _carried_out(run: ConfiguredRun, *, with_progress: bool) -> tuple[SearchResu
 
 def _train_baselines(run: ConfiguredRun, searched: SearchResult, *, with_progress: bool) -> None:
     """Train what the search is compared with, one after the other; what there is so far is compared."""
-    metric = run.configuration.metric
-    measured = "validation accuracy" if metric == "accuracy" else "validation metric"
+    names = {"measured": ("validation", run.configuration.metric), "test_measured": ("test", run.test_metric)}
+    measured = {
+        key: f"{data} {'accuracy' if name == 'accuracy' else 'metric'}" for key, (data, name) in names.items()
+    }
     baselines, notes = run.baselines()
     if with_progress and baselines:
         tell(_announced(baselines, searched))
@@ -199,9 +201,9 @@ def _train_baselines(run: ConfiguredRun, searched: SearchResult, *, with_progres
         finally:
             if progress is not None:
                 progress.close()
-        add_comparison(searched, trained, measured=measured, notes=notes)
+        add_comparison(searched, trained, **measured, notes=notes)
     if notes and not baselines:
-        add_comparison(searched, {}, measured=measured, notes=notes)
+        add_comparison(searched, {}, **measured, notes=notes)
 
 
 def _announced(baselines: Sequence[Baseline], searched: SearchResult) -> str:

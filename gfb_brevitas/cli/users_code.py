@@ -35,6 +35,7 @@ _CALLS: dict[tuple[str, str], str] = {
 }
 _DATA = {("evaluation/batches.py", "opened"), ("evaluation/batches.py", "one_pass")}
 _DATA |= {("evaluation/batches.py", "__next__")}
+_FIRST_LOOK = ("evaluation/batches.py", "require_batches")
 # Whose data it is, by who goes through it; what is not given is the next.
 _READERS: dict[str, tuple[str, ...]] = {
     "search/training.py": ("train_batches",),
@@ -45,6 +46,10 @@ _READERS: dict[str, tuple[str, ...]] = {
     "search/selection.py": ("search_batches", "train_batches"),
     "evaluation/super_batch.py": ("search_batches", "train_batches"),
 }
+
+# The same where the test data is what it is about.
+_TESTING = ("search/alternation.py", "_tested")
+_OF_TEST = {"metric": "test_metric", **dict.fromkeys(_READERS["search/validation.py"], "test_batches")}
 
 
 @contextmanager
@@ -69,18 +74,22 @@ def told_in_short(run: ConfiguredRun) -> Iterator[None]:
 def _setting(run: ConfiguredRun, error: BaseException) -> str | None:
     """The setting that names the code which raised; the last call out of the package tells."""
     found: str | None = None
+    testing = False
     readers: tuple[str, ...] = ()
     for frame, _ in traceback.walk_tb(error.__traceback__):
         place = _place(frame.f_code)
         if place is None:
             continue
         readers = _READERS.get(place[0], readers)
-        if place in _CALLS:
+        if place == _FIRST_LOOK:
+            found = str(frame.f_locals["name"])
+        elif place in _CALLS:
             found = _CALLS[place]
         elif place in _DATA:
             given = (name for name in readers if getattr(run.configuration, name) is not None)
             found = next(given, "train_batches")
-    return found
+        testing = testing or place == _TESTING
+    return found if found is None or not testing else _OF_TEST.get(found, found)
 
 
 def _place(code: CodeType) -> tuple[str, str] | None:

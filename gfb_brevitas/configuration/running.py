@@ -292,7 +292,9 @@ class ConfiguredRun:
                 search_batches=self.batches("search_batches"),
                 calibration_batches=self.batches("calibration_batches"),
                 budgets=self.budgets,
-                metric=self._metric(validation),
+                metric=self._metric("metric", self.configuration.metric, "validation_batches"),
+                test_batches=self.batches("test_batches"),
+                test_metric=self._metric("test_metric", self.test_metric, "test_batches"),
                 search=self.search,
                 training=self._training_of(searchable),
                 resume=True,
@@ -332,21 +334,28 @@ class ConfiguredRun:
         loss: Loss = self._loaded(name, "loss")
         return loss
 
-    def _metric(self, validation: Batches | None) -> Any:
-        name = self.configuration.metric
+    @property
+    def test_metric(self) -> str | None:
+        """What is measured on test data: what is given, or else the metric's name where it has one."""
+        about = self.configuration
+        named = about.metric if about.metric in METRICS and about.test_batches is not None else None
+        return about.test_metric or named
+
+    def _metric(self, setting: str, name: str | None, data: str) -> Any:
         if name is None:
             return None
-        place = self.document.place(("metric",))
+        place = self.document.place((setting,))
         if name in METRICS:
-            if validation is None:
-                raise ConfigurationError(f"{place}: the metric {name!r} needs `validation_batches`.")
-            return accuracy_on(validation)
+            batches = self.batches(data)
+            if batches is None:
+                raise ConfigurationError(f"{place}: the metric {name!r} needs `{data}`.")
+            return accuracy_on(batches)
         if ":" not in name:
             raise ConfigurationError(
                 f"{place}: there is no metric {name!r}. Name a function as module:function, or one of "
                 f"{', '.join(METRICS)}."
             )
-        return self._loaded(name, "metric")
+        return self._loaded(name, setting)
 
     def _called(self, setting: str) -> Any:
         reference = getattr(self.configuration, setting)

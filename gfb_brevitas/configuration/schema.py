@@ -223,6 +223,9 @@ class RunConfiguration(_Section):
         search_batches: Likewise, what candidates are evaluated on.
         calibration_batches: Likewise, what clipping is calibrated on.
         metric: Function ``metric(model)``, higher is better, or ``"accuracy"`` on ``validation_batches``.
+        test_batches: Likewise, for the test metric, which is only reported: nothing is chosen by it.
+        test_metric: Function ``metric(model)`` on test data, or ``"accuracy"`` on ``test_batches``; by
+            default what ``metric`` names, or else the negative mean loss, on ``test_batches``.
         finn: Whether the search is restricted to what FINN builds.
         bits: Smallest and largest width; by default 1 to 8, with ``finn`` 2 to 8.
         clipping: How clipping values depend on the width.
@@ -258,6 +261,8 @@ class RunConfiguration(_Section):
     search_batches: Reference | None = None
     calibration_batches: Reference | None = None
     metric: str | None = None
+    test_batches: Reference | None = None
+    test_metric: str | None = None
     finn: bool = False
     bits: Widths | None = None
     clipping: ClippingKind = "linear"

@@ -42,6 +42,7 @@ class Contender:
         costs: How much of every budget it uses.
         searched: Whether its widths were searched; otherwise it is what the search is compared with.
         test: The test metric, if there is one; nothing was chosen by it.
+        test_measured: What ``test`` is, where it is not what was ``measured``.
         spread: Standard deviation of ``accuracy``, where it is a mean over several seeds.
     """
 
@@ -58,6 +59,7 @@ class Contender:
     costs: tuple[BudgetUse, ...] = ()
     searched: bool = True
     test: float | None = None
+    test_measured: str | None = None
     spread: float | None = None
 
     @property
@@ -74,7 +76,7 @@ class Contender:
     @property
     def shown_test(self) -> str:
         """The test metric, for people."""
-        return measure(self.test, self.measured)
+        return measure(self.test, self.test_measured or self.measured)
 
     @property
     def weight_kilobytes(self) -> float:
@@ -95,6 +97,7 @@ class Contender:
         costs: Sequence[BudgetUse] = (),
         searched: bool = True,
         test: float | None = None,
+        test_measured: str | None = None,
     ) -> Contender:
         """Compute the costs of an allocation.
 
@@ -109,6 +112,7 @@ class Contender:
             costs: How much of every budget it uses, see :meth:`gfb_brevitas.Constraints.report`.
             searched: Whether its widths were searched.
             test: The test metric, if there is one.
+            test_measured: What ``test`` is, where it is not what was ``measured``.
         """
         bits = space.bits(allocation)[None, :]
 
@@ -133,6 +137,7 @@ class Contender:
             costs=tuple(costs),
             searched=searched,
             test=test,
+            test_measured=test_measured,
         )
 
     def to_dict(self) -> dict[str, Any]:

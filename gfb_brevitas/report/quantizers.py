@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from rich.table import Table
 
 from gfb_brevitas.profile import ModelProfile, QuantizerInfo
+from gfb_brevitas.report.names import Name
 from gfb_brevitas.terminal import compact_table
 
 
@@ -22,7 +23,7 @@ def profile_table(profile: ModelProfile, allocation: Mapping[str, int] | None = 
     table = compact_table(caption_justify="left")
     notes = [*_ties(profile), *_refusals(profile)]
     table.caption = "\n".join(["", *notes]) if notes else None
-    table.add_column("quantizer", overflow="fold")
+    table.add_column("quantizer")
     table.add_column("kind", no_wrap=True)
     for heading in ("bits", "elements", "MACs"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -32,10 +33,10 @@ def profile_table(profile: ModelProfile, allocation: Mapping[str, int] | None = 
     return table
 
 
-def _cells(info: QuantizerInfo, allocation: Mapping[str, int] | None) -> tuple[str, ...]:
+def _cells(info: QuantizerInfo, allocation: Mapping[str, int] | None) -> tuple[str | Name, ...]:
     width = f"{info.min_bits}-{info.max_bits}" if allocation is None else str(allocation[info.name])
     scale = info.granularity if info.scaling == "learned" else f"{info.granularity} (Brevitas')"
-    return info.name, info.kind, width, f"{info.elements:,}", f"{info.macs:,}", scale
+    return Name(info.name), info.kind, width, f"{info.elements:,}", f"{info.macs:,}", scale
 
 
 def _ties(profile: ModelProfile) -> Iterator[str]:

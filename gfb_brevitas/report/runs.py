@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
+from gfb_brevitas.report.budgets import ABOVE, heading_of, use_cell
+from gfb_brevitas.report.names import Name
+from gfb_brevitas.report.verdict import comparison_in_words
 from gfb_brevitas.search import RecordedRun
 from gfb_brevitas.terminal import compact_table
 
@@ -20,15 +24,17 @@ def run_rows(runs: Sequence[RecordedRun]) -> list[dict[str, Any]]:
     return [_row(run) for run in runs]
 
 
-def runs_tables(runs: Sequence[RecordedRun]) -> list[Table]:
-    """Tables for the terminal: one row per run, and the widths side by side.
+def runs_tables(runs: Sequence[RecordedRun]) -> list[Table | str]:
+    """What the terminal shows: a row per run, how each compares with fixed widths, the widths side by side.
 
     Args:
         runs: The runs.
     """
     rows = run_rows(runs)
-    tables = [_overview(rows)]
-    return [*tables, _widths(rows)] if any(row["allocation"] for row in rows) else tables
+    words = {str(run.path): comparison_in_words(run.summary or {}) for run in runs}
+    judged = "\n".join(f"{name}: {' '.join(said)}" for name, said in words.items() if said)
+    parts: list[Table | str] = [_overview(rows), *([judged] if judged else [])]
+    return [*parts, _widths(rows)] if any(row["allocation"] for row in rows) else parts
 
 
 def _row(run: RecordedRun) -> dict[str, Any]:
@@ -45,6 +51,7 @@ def _row(run: RecordedRun) -> dict[str, Any]:
         "state": run.status.state,
         "status": run.status.to_dict(),
         "metric": metric,
+        "test_metric": (run.summary or {}).get("test_metric"),
         "rounds": len(rounds),
         "epochs": len(run.history.epochs),
         "evaluations": sum({(g.round, g.step): g.evaluations for g in run.history.generations}.values()),
@@ -56,34 +63,51 @@ def _row(run: RecordedRun) -> dict[str, Any]:
 
 
 def _overview(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _side_by_side("run", rows)
-    table.add_row("state", *(row["state"] for row in rows))
-    table.add_row("metric", *("–" if row["metric"] is None else f"{row['metric']:.4g}" for row in rows))
-    for name in ("rounds", "epochs", "evaluations", "seed"):
-        table.add_row(name, *(str(row[name]) for row in rows))
-    table.add_row("time", *(f"{row['seconds']:.0f} s" for row in rows))
-    for budget in dict.fromkeys(cost["name"] for row in rows for cost in row["costs"]):
-        table.add_row(budget, *(_use(row["costs"], budget) for row in rows))
+    table = compact_table(caption_justify="left")
+    table.add_column("run")
+    columns = _columns(rows)
+    for heading in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for place, row in enumerate(rows):
+        table.add_row(Name(row["run"]), *(cells[place] for cells in columns.values()))
+    if not all(cost["feasible"] for row in rows for cost in row["costs"]):
+        table.caption = f"{ABOVE} above the budget"
     return table
 
 
-def _use(costs: Sequence[Mapping[str, Any]], name: str) -> str:
-    found = next((cost for cost in costs if cost["name"] == name), None)
-    if found is None:
-        return "–"
-    return f"{found['value']:.6g} ({found['use']:.0%})"
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str | Text]]:
+    """Cells by heading."""
+    columns: dict[str, list[str | Text]] = {"state": [row["state"] for row in rows]}
+    for name, heading in (("metric", "metric"), ("test_metric", "test")):
+        if name == "metric" or any(row[name] is not None for row in rows):
+            columns[heading] = ["–" if row[name] is None else f"{row[name]:.4g}" for row in rows]
+    for budget in dict.fromkeys(cost["name"] for row in rows for cost in row["costs"]):
+        columns[heading_of(budget)] = [use_cell(_cost(row, budget)) for row in rows]
+    for name, heading in (("epochs", "epochs"), ("evaluations", "candi-\ndates"), ("seed", "seed")):
+        columns[heading] = [str(row[name]) for row in rows]
+    columns["time"] = [f"{row['seconds']:.0f} s" for row in rows]
+    # What is not about the result goes first where there is no room.
+    for heading in ("candi-\ndates", "epochs", "seed"):
+        if _width(columns) > 62:
+            del columns[heading]
+    return columns
+
+
+def _width(columns: Mapping[str, Sequence[str | Text]]) -> int:
+    """Characters that columns take."""
+    parts = ((*heading.split("\n"), *map(str, cells)) for heading, cells in columns.items())
+    return sum(2 + max(map(len, texts)) for texts in parts)
+
+
+def _cost(row: Mapping[str, Any], budget: str) -> Mapping[str, Any] | None:
+    return next((cost for cost in row["costs"] if cost["name"] == budget), None)
 
 
 def _widths(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _side_by_side("quantizer", rows)
-    for name in dict.fromkeys(name for row in rows for name in row["allocation"]):
-        table.add_row(name, *(str(row["allocation"].get(name, "–")) for row in rows))
-    return table
-
-
-def _side_by_side(first: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     table = compact_table()
-    table.add_column(first, overflow="fold")
+    table.add_column("quantizer")
     for row in rows:
-        table.add_column(row["run"], justify="right", overflow="fold")
+        table.add_column(Name(row["run"]), justify="right")
+    for name in dict.fromkeys(name for row in rows for name in row["allocation"]):
+        table.add_row(Name(name), *(str(row["allocation"].get(name, "–")) for row in rows))
     return table

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from gfb_brevitas.constraints import Budget
 from gfb_brevitas.constraints.descent import smallest_found
@@ -15,6 +16,9 @@ from gfb_brevitas.constraints.groups import WidthGroups
 from gfb_brevitas.costs import ActivationMemory, BitOperations, Cost, MeanActivationBits, WeightSize
 from gfb_brevitas.costs.searched_profile import searched_profile
 from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.quantities import quantity
+from gfb_brevitas.report.budgets import ABOVE
+from gfb_brevitas.report.names import Name
 from gfb_brevitas.space import Bits, SearchSpace, Vector
 from gfb_brevitas.terminal import compact_table
 
@@ -71,8 +75,8 @@ def uniform_costs_table(costs: Sequence[UniformCost]) -> Table:
 
     That is ``<= 12`` where 12 is the smallest found and a smaller one may exist.
     """
-    table = compact_table()
-    table.add_column("cost at uniform bits", overflow="fold", min_width=12)
+    table = compact_table(caption_justify="left")
+    table.add_column("cost at uniform bits", min_width=12)
     for width in costs[0].at_uniform_bits if costs else ():
         table.add_column(str(width), justify="right", no_wrap=True)
     table.add_column("smallest", justify="right", no_wrap=True)
@@ -80,10 +84,18 @@ def uniform_costs_table(costs: Sequence[UniformCost]) -> Table:
         table.add_column("limit", justify="right", no_wrap=True)
     for cost in costs:
         limit = [] if cost.limit is None else [_short(cost.limit)]
-        table.add_row(
-            f"{cost.name} ({cost.unit})", *map(_short, cost.at_uniform_bits.values()), _smallest(cost), *limit
-        )
+        name = Name(f"{cost.name} ({cost.unit})")
+        cells = [_cell(value, cost.limit) for value in cost.at_uniform_bits.values()]
+        table.add_row(name, *cells, _smallest(cost), *limit)
+    if any(cost.limit is not None for cost in costs):
+        table.caption = f"{ABOVE} above the limit"
     return table
+
+
+def _cell(value: float, limit: float | None) -> Text:
+    if limit is None or value <= limit * (1 + 1e-12):
+        return Text(_short(value))
+    return Text(f"{_short(value)}{ABOVE}", style="bold red")
 
 
 def _usual() -> tuple[Cost, ...]:
@@ -125,7 +137,4 @@ def _smallest(cost: UniformCost) -> str:
 
 
 def _short(value: float) -> str:
-    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= size:
-            return f"{value / (1e3 if size == 1e4 else size):.3g}{suffix}"
-    return f"{value:.4g}"
+    return quantity(value, 3)

@@ -15,6 +15,7 @@ def add_comparison(
     baselines: Mapping[str, SearchResult],
     *,
     measured: str = "validation metric",
+    test_measured: str | None = None,
     notes: Sequence[str] = (),
 ) -> list[Contender]:
     """Compare a search with fixed widths by the validation metric, and keep the rows in the run's summary.
@@ -34,6 +35,7 @@ def add_comparison(
         baselines: Results of :func:`gfb_brevitas.fit` with an ``allocation`` and otherwise the same
             arguments, by name; those of uniform widths begin with ``"uniform"``.
         measured: What the metric is, e.g. ``"validation accuracy"``, which is shown in percent.
+        test_measured: What the test metric is, where it is another one.
         notes: What else there is to say, e.g. that no uniform widths keep the budgets.
 
     Returns:
@@ -42,15 +44,17 @@ def add_comparison(
     Raises:
         CheckpointError: If the run's folder holds no summary, or it cannot be written.
     """
-    rows = [_row(name, result, measured, searched=False) for name, result in baselines.items()]
-    rows.append(_row("searched", searched, measured, searched=True))
+    named = {**dict(baselines), "searched": searched}
+    rows = [_row(name, result, measured, test_measured, result is searched) for name, result in named.items()]
     if searched.run_folder is not None:
         figures = {"comparison": [row.to_dict() for row in rows], "comparison_notes": list(notes)}
         add_to_summary(searched.run_folder, json_ready(figures))
     return rows
 
 
-def _row(name: str, result: SearchResult, measured: str, *, searched: bool) -> Contender:
+def _row(
+    name: str, result: SearchResult, measured: str, test_measured: str | None, searched: bool
+) -> Contender:
     return Contender.of(
         name,
         result.searchable.space,
@@ -61,4 +65,6 @@ def _row(name: str, result: SearchResult, measured: str, *, searched: bool) -> C
         measured=measured,
         costs=result.costs,
         searched=searched,
+        test=result.test_metric,
+        test_measured=test_measured,
     )

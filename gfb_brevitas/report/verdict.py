@@ -73,7 +73,7 @@ def _better(this: Contender, other: Contender) -> str:
 
 def _on_test(this: Contender, best: Contender) -> Iterator[str]:
     if this.test is not None and best.test is not None:
-        better = difference(this.test - best.test, this.measured)
+        better = difference(this.test - best.test, this.test_measured or this.measured)
         yield f"On the test data: {best.shown_test}; this: {this.shown_test} ({better})."
 
 

@@ -51,6 +51,8 @@ def fit(
     budgets: Sequence[Budget],
     metric: Metric | None = None,
     validation_batches: Batches | None = None,
+    test_metric: Metric | None = None,
+    test_batches: Batches | None = None,
     search_batches: Batches | None = None,
     calibration_batches: Batches | None = None,
     search: SearchConfig | None = None,
@@ -106,6 +108,10 @@ def fit(
             without gradients. ``None``: the negative mean loss over ``validation_batches``, or over the
             search data if there are none.
         validation_batches: Data of the default metric.
+        test_metric: ``test_metric(model)`` on *test* data, of the state that is returned: it is only
+            reported, nothing is chosen by it. ``None``: the negative mean loss over ``test_batches``, if
+            there are some.
+        test_batches: Data of the default test metric.
         search_batches: Data that super-batches are drawn from; ``None``: the training data.
         calibration_batches: Data that clipping is calibrated on; ``None``: the first training batches.
         search: Settings of the search.
@@ -157,7 +163,10 @@ def fit(
         search=train_batches if search_batches is None else search_batches,
         calibration=calibration_batches,
     )
-    _check_data(data, validation_batches)
+    _check_data(data, validation_batches, test_batches)
+    test = None
+    if test_metric is not None or test_batches is not None:
+        test = Validation(test_metric, loss, test_batches or (), seed=search.seed, setting="test_metric")
     if metric is None and validation_batches is None:
         _logger.warning("There is neither a metric nor validation data: the search data decides.")
     validation_data = data.search if validation_batches is None else validation_batches
@@ -185,14 +194,16 @@ def fit(
             callbacks=callbacks if leads else (),
         )
         configuration = _configuration(model, constraints, search, training, allocation, calibrate)
-        return _carry_out(run, configuration, resume)
+        return _carry_out(run, configuration, resume, test)
 
 
-def _carry_out(run: Run, configuration: dict[str, Any], resume: bool) -> SearchResult:
+def _carry_out(
+    run: Run, configuration: dict[str, Any], resume: bool, test: Validation | None
+) -> SearchResult:
     try:
         _start(run, configuration, resume)
         run.finish_units()
-        return _result(run)
+        return _result(run, test)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             _logger.warning("Interrupted after %d of %d units.", run.completed, len(run.units))
@@ -214,14 +225,16 @@ def _start(run: Run, configuration: dict[str, Any], resume: bool) -> None:
         )
 
 
-def _result(run: Run) -> SearchResult:
+def _result(run: Run, test: Validation | None) -> SearchResult:
     best = run.restore_best()
+    tested = None if test is None else _tested(run, test)
     allocation = BitAllocation(best.allocation)
     result = SearchResult(
         model=run.model.freeze(allocation).eval(),
         searchable=run.model,
         allocation=allocation,
         metric=best.metric,
+        test_metric=tested,
         best_epoch=best.epochs,
         costs=tuple(run.constraints.report(run.model.space.bits(allocation))),
         history=run.history,
@@ -230,6 +243,11 @@ def _result(run: Run) -> SearchResult:
     run.write_result(allocation, result.summary())
     notify(run.callbacks, EndRecord(summary=result.summary(), run_folder=result.run_folder))
     return result
+
+
+def _tested(run: Run, test: Validation) -> float:
+    """The test metric of the state that is returned: nothing is chosen by it."""
+    return run.world.first_value("test metric", lambda: test(run.model))
 
 
 def _initial_allocation(
@@ -259,12 +277,13 @@ def _check_kinds(model: object, search: object, training: object, callbacks: obj
     require_callbacks(callbacks)
 
 
-def _check_data(data: RunData, validation: Batches | None) -> None:
+def _check_data(data: RunData, validation: Batches | None, test: Batches | None) -> None:
     require_batches(data.train, "train_batches")
     named = {
         "search_batches": data.search,
         "calibration_batches": data.calibration,
         "validation_batches": validation,
+        "test_batches": test,
     }
     for name, batches in named.items():
         if batches is not None:

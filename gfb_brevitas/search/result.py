@@ -25,6 +25,7 @@ class SearchResult:
         searchable: The searchable model that was passed, with the same weights and allocation.
         allocation: The final allocation.
         metric: Its validation metric; higher is better. Without a metric of yours the negative mean loss.
+        test_metric: The metric on test data, if there is one: nothing was chosen by it.
         best_epoch: Epochs that were trained when the returned state was reached.
         costs: How much of each budget it uses.
         history: All records of the run.
@@ -35,6 +36,7 @@ class SearchResult:
     searchable: SearchableModel
     allocation: BitAllocation
     metric: float
+    test_metric: float | None
     best_epoch: int
     costs: tuple[BudgetUse, ...]
     history: History
@@ -44,6 +46,7 @@ class SearchResult:
         """A line for people; ``allocation`` and ``summary()`` have the details."""
         widths = list(self.allocation.values())
         parts = [f"metric={self.metric:.5g}"]
+        parts += [] if self.test_metric is None else [f"test_metric={self.test_metric:.5g}"]
         if widths:
             parts.append(f"{len(widths)} quantizers at {min(widths)} to {max(widths)} bits")
         parts += [f"{use.name} at {use.use:.1%}" for use in self.costs]
@@ -57,9 +60,11 @@ class SearchResult:
 
     def summary(self) -> dict[str, Any]:
         """The result in numbers, as plain data for JSON."""
+        tested = {} if self.test_metric is None else {"test_metric": self.test_metric}
         document: dict[str, Any] = json_ready(
             {
                 "metric": self.metric,
+                **tested,
                 "best_epoch": self.best_epoch,
                 "allocation": dict(self.allocation),
                 "costs": [asdict(row) for row in self.costs],

@@ -52,7 +52,7 @@ from gfb_brevitas.search.layer_costs import layer_costs_document
 from gfb_brevitas.search.loading import load_state
 from gfb_brevitas.search.loop_trainer import LoopTrainer
 from gfb_brevitas.search.plan import Unit, planned_units, step_name
-from gfb_brevitas.search.run_folder import RunFolder
+from gfb_brevitas.search.run_folder import RunFolder, add_to_summary
 from gfb_brevitas.search.run_profile import mean_clipping_values, profile_document
 from gfb_brevitas.search.run_studies import RunStudies
 from gfb_brevitas.search.training import Trainer
@@ -241,6 +241,8 @@ class Run:
                 mean_clipping_values(self.model),
                 layer_costs_document(self.constraints, bits),
             )
+        elif self.folder is not None and "test_metric" in summary:  # of test data that was not there then
+            add_to_summary(self.folder.path, {"test_metric": summary["test_metric"]})
 
     def note_failure(self, error: BaseException) -> None:
         """Keep in the folder, if there is one and the run in it is this one, of what the run ends here."""

@@ -31,12 +31,21 @@ class Validation:
         loss: ``loss(model, batch)``.
         batches: Validation data for the default metric.
         seed: The metric's random draws start from it, so they are the same every time.
+        setting: What the user calls the metric.
     """
 
-    def __init__(self, metric: Metric | None, loss: LossFunction, batches: Batches, *, seed: int) -> None:
+    def __init__(
+        self,
+        metric: Metric | None,
+        loss: LossFunction,
+        batches: Batches,
+        *,
+        seed: int,
+        setting: str = "metric",
+    ) -> None:
         if metric is not None and not callable(metric):
-            raise ConfigurationError(f"`metric` must be None or a function metric(model); got {metric!r}.")
-        self._metric, self._loss, self._batches = metric, loss, batches
+            raise ConfigurationError(f"`{setting}` must be None or a function metric(model); got {metric!r}.")
+        self._metric, self._loss, self._batches, self._setting = metric, loss, batches, setting
         self._seed = derive_seed(seed, "validation")
 
     def __call__(self, model: SearchableModel) -> float:
@@ -48,7 +57,8 @@ class Validation:
         value = self._negative_loss(model) if self._metric is None else self._user_metric(self._metric, model)
         if math.isfinite(value):
             return value
-        _logger.warning("The validation metric is %s; the state counts as worse than any other.", value)
+        if self._setting == "metric":
+            _logger.warning("The validation metric is %s; the state counts as worse than any other.", value)
         return math.nan
 
     def _negative_loss(self, model: SearchableModel) -> float:
@@ -64,7 +74,7 @@ class Validation:
             number = None
         if number is None:
             raise ConfigurationError(
-                f"`metric` must return a number; got {value!r}. Return one float, higher is better."
+                f"`{self._setting}` must return a number; got {value!r}. Return one float, higher is better."
             )
         return number
 

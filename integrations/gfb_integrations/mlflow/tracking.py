@@ -209,7 +209,7 @@ class MlflowTracking(Callback):
         if self._session is None:
             return
         summary, number = record.summary, self._session.number
-        numbers = ("metric", "best_epoch", "evaluations", "epochs", "seconds")
+        numbers = ("metric", "test_metric", "best_epoch", "evaluations", "epochs", "seconds")
         values = {f"result/{name}": summary[name] for name in numbers if summary.get(name) is not None}
         values |= {f"result/{name}": value for name, value in cost_values(summary.get("costs", ())).items()}
         self._session.add(metrics(SEARCH, values, step=0, identity="result"))

@@ -123,6 +123,9 @@ def key_figures(run: RecordedRun) -> Iterator[Figure]:
     metric = best_metric(run)
     note = "best so far" if run.summary is None else f"after epoch {run.summary.get('best_epoch', '–')}"
     yield Figure(name="validation metric", value=number_text(metric), note=note)
+    tested = (run.summary or {}).get("test_metric")
+    if isinstance(tested, float):
+        yield Figure(name="test metric", value=number_text(tested), note="not used to choose")
     accuracy = (run.summary or {}).get("accuracy")
     if isinstance(accuracy, float):
         yield Figure(name="test accuracy", value=f"{accuracy:.2%}", note="not used to choose")

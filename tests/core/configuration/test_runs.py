@@ -187,7 +187,7 @@ def test_runs_side_by_side(folder: Path) -> None:
     assert [row["seed"] for row in rows] == [0, 1]
     assert rows[1]["allocation"] == dict(gfb.BitAllocation.load("run1/allocation.json"))
     text = command("compare", "run0", "run1").stdout
-    assert "run0" in text and "run1" in text and "weight_size" in text
+    assert "run0" in text and "run1" in text and "weight" in text and "100.0%" not in text
     assert_one_line(command("compare", "run0", "none"), "There is no folder 'none'")
 
 
@@ -252,3 +252,64 @@ def test_uniform_widths_that_are_none(folder: Path, value: str) -> None:
     result = command("run", "search.yaml", f"baselines={value}")
     assert result.exit_code == 1 and "`baselines" in result.stderr
     assert not Path("run").exists()
+
+
+def test_the_test_metric_is_reported_and_chooses_nothing(folder: Path) -> None:
+    Path("configured_network.py").write_text(
+        f"{NETWORK}\ntested = []\n\ndef test():\n    return list(small_problem.loader(seed=2))\n\n"
+        "def on_test_data(model):\n    tested.append(model)\n    return 12.5\n"
+    )
+    without = command("run", "search.yaml", "--json", "run_folder=without", "baselines=[]")
+    named = command("run", "search.yaml", "--json", "test_batches=configured_network:test", "baselines=[2]")
+    own = ["test_metric=configured_network:on_test_data", "run_folder=own", "baselines=[]"]
+    function = command("run", "search.yaml", "--json", *own)
+    results = [json.loads(result.stdout) for result in (without, named, function)]
+    assert "test_metric" not in results[0] and results[2]["test_metric"] == 12.5
+    assert len(sys.modules["configured_network"].tested) == 1  # once, at the end
+    same = ("metric", "allocation", "best_epoch")
+    assert [[result[key] for key in same] for result in results[1:]] == [
+        [results[0][key] for key in same],
+    ] * 2
+    assert 0 <= results[1]["test_metric"] <= 1
+    rows = results[1]["comparison"]
+    assert rows[-1]["test"] == results[1]["test_metric"] and rows[0]["test"] is not None
+    shown = command("show", "run").stdout
+    assert "test" in shown and f"{rows[0]['test']:.2%}" in shown and "On the test data: " in shown
+    assert "test" in command("compare", "run", "without").stdout
+
+
+def test_test_data_given_to_a_run_that_has_ended_is_measured(folder: Path) -> None:
+    assert command("run", "search.yaml", "-q", "baselines=[]").exit_code == 0
+    asked = ["test_batches=configured_network:validation", "baselines=[]", "-q"]
+    assert command("run", "search.yaml", *asked).exit_code == 0
+    summary = gfb.RecordedRun.load("run").summary
+    assert summary is not None and summary["test_metric"] == summary["metric"]
+
+
+def test_a_fault_of_the_test_data_is_named_as_its_own(folder: Path) -> None:
+    Path("configured_network.py").write_text(f"{NETWORK}\ndef broken():\n    yield 1 / 0\n")
+    result = command("run", "search.yaml", "test_batches=configured_network:broken", "baselines=[]")
+    assert result.exit_code == 1 and "ZeroDivisionError in `test_batches`" in result.stderr
+
+
+def test_the_widest_uniform_widths_are_trained_without_being_named(folder: Path) -> None:
+    result = command("run", "search.yaml", "budgets.0.beta=0.99")
+    assert result.exit_code == 0, result.output
+    assert "to compare with: uniform 3 and 5; 2 epochs like the search's" in " ".join(result.stdout.split())
+    assert "Best uniform widths within the budget (uniform 3 and 5): " in " ".join(result.stdout.split())
+    rows = json.loads(command("show", "run", "--json").stdout)["comparison"]
+    assert [row["name"] for row in rows] == ["uniform 3 and 5", "searched"]
+    assert all(use["feasible"] for row in rows for use in row["costs"])
+    assert [row["searched"] for row in rows] == [False, True]
+
+
+def test_a_budget_that_no_uniform_widths_keep_is_said(folder: Path) -> None:
+    rules = "rules=[{fix: '0.*', bits: 8, kind: weight}, {range: '4.*', bits: [1, 8]}]"
+    names = ["baselines=[auto, by_hand]", rules, "search.initial_bits=1", "run_folder=tight"]
+    smallest = 8 * 96 + 48
+    result = command("run", "search.yaml", f"budgets=[{{cost: weight_size, limit: {smallest + 1}}}]", *names)
+    assert result.exit_code == 0, result.output
+    assert Path("tight/baselines").exists()  # uniform 1 keeps it, and 8 bits at both ends do not
+    assert "With 8 bits for the input, the first and the last layer nothing keeps the budgets." in " ".join(
+        result.stdout.split()
+    )
