@@ -1,6 +1,6 @@
 """From a model and its inputs to a graph of plain tensor operations.
 
-The model runs once while PyTorch records what it does (``make_fx``). Everything that Brevitas computes
+The model runs once while its operations are recorded. Everything that Brevitas computes
 beside the values (accumulator widths, zero points, validity) falls away unless the output needs it.
 """
 
@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from gfb_brevitas.errors import GfbError
 from gfb_brevitas.prepared.dependencies import depends_on_input
 from gfb_brevitas.prepared.leaf_operators import quantizers_as_leaves
+from gfb_brevitas.prepared.record_operations import is_functional, record
 from gfb_brevitas.prepared.site_values import WidthInForce
 
 _READS_A_NUMBER = ("_local_scalar_dense", "is_nonzero", "equal", "allclose", "item")
@@ -129,9 +130,10 @@ def capture(model: nn.Module, call: Call) -> Captured:
 
     with quantizers_as_leaves(model) as sites:
         try:
-            recorded = make_fx(run, _error_on_data_dependent_ops=False)(*call.tensors)
-            _require_repeatable(recorded)
-            graph = _without_mutation(recorded, call.tensors)
+            graph = record(run, call.tensors)
+            _require_repeatable(graph)
+            if not is_functional(graph):
+                graph = _without_mutation(graph, call.tensors)
         except GfbError:
             raise
         except Exception as error:  # whatever tracing a user's model may raise

@@ -137,9 +137,10 @@ def _replace_by_loop(
         copies[node] = inner.call_function(node.target, entered)  # type: ignore[arg-type]
         copies[node].name = f"b{number}"
     inner.output(copies[root])
-    kernel = kernels.setdefault(str(inner), LoopKernel(inner))
+    if (pattern := str(inner)) not in kernels:
+        kernels[pattern] = LoopKernel(inner)
     with graph.inserting_before(root):
-        replacement = graph.call_function(kernel, tuple(arguments))
+        replacement = graph.call_function(kernels[pattern], tuple(arguments))
     replacement.meta = dict(root.meta)
     root.replace_all_uses_with(replacement)
     for node in reversed(group):

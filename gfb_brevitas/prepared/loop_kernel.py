@@ -6,6 +6,7 @@ import ctypes
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -59,7 +60,6 @@ class LoopKernel:
 
     def __init__(self, graph: fx.Graph) -> None:
         self._graph = graph
-        self._one_by_one = fx.GraphModule(nn.Module(), graph).forward
         self._types = [_TYPES[kind] for kind in kinds_of_arguments(graph)]
         (result,) = graph.find_nodes(op="output")[0].all_input_nodes
         self._type = _TYPES[kind_of(result)]
@@ -78,10 +78,14 @@ class LoopKernel:
         if plan is self:
             plan = self._plans[key, threads] = self._plan(arguments, threads)
         if plan is None:
-            result: Tensor = self._one_by_one(*arguments)
-            return result
+            return self._one_by_one(*arguments)
         assert isinstance(plan, _Plan)
         return self._run(plan, arguments)
+
+    @cached_property
+    def _one_by_one(self) -> Callable[..., Tensor]:
+        function: Callable[..., Tensor] = fx.GraphModule(nn.Module(), self._graph).forward
+        return function
 
     def _run(self, plan: _Plan, arguments: tuple[Any, ...]) -> Tensor:
         result = torch.empty_strided(plan.shape, plan.strides, dtype=self._type)
