@@ -13,45 +13,53 @@ Example:
     >>> result.model, result.allocation  # doctest: +SKIP
 """
 
-from importlib.metadata import version
+from __future__ import annotations
 
-from gfb_brevitas import dataflow
-from gfb_brevitas.adapters import SearchableModel, apply_allocation, make_searchable, quantize_float_model
-from gfb_brevitas.allocation import BitAllocation
-from gfb_brevitas.constraints import Budget, Constraints, paper_budgets
-from gfb_brevitas.costs import register_operator_cost
-from gfb_brevitas.errors import (
-    AllocationError,
-    CalibrationError,
-    CheckpointError,
-    ConfigurationError,
-    DistributedError,
-    EmptyDataError,
-    ExportError,
-    GfbError,
-    InfeasibleBudgetError,
-    MissingExtraError,
-    NonFiniteLossError,
-    NothingSearchableError,
-    UntraceableModelError,
-)
-from gfb_brevitas.profile import ModelProfile, QuantizerInfo
-from gfb_brevitas.rules import Fix, Range, Tie
-from gfb_brevitas.samplers import CmaSampler
-from gfb_brevitas.search import (
-    Callback,
-    EpochOutcome,
-    RecordedRun,
-    SearchConfig,
-    SearchResult,
-    TrainingConfig,
-    TrainingEpoch,
-    TrainingLoop,
-    fit,
-    load_best,
-    preset,
-)
-from gfb_brevitas.space import SearchSpace
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from gfb_brevitas.on_demand import names_on_demand
+
+if TYPE_CHECKING:
+    from gfb_brevitas import dataflow
+    from gfb_brevitas.adapters import SearchableModel, apply_allocation, make_searchable, quantize_float_model
+    from gfb_brevitas.allocation import BitAllocation
+    from gfb_brevitas.constraints import Budget, Constraints, paper_budgets
+    from gfb_brevitas.costs import register_operator_cost
+    from gfb_brevitas.errors import (
+        AllocationError,
+        CalibrationError,
+        CheckpointError,
+        ConfigurationError,
+        DistributedError,
+        EmptyDataError,
+        ExportError,
+        GfbError,
+        InfeasibleBudgetError,
+        MissingExtraError,
+        NonFiniteLossError,
+        NothingSearchableError,
+        UntraceableModelError,
+    )
+    from gfb_brevitas.profile import ModelProfile, QuantizerInfo
+    from gfb_brevitas.rules import Fix, Range, Tie
+    from gfb_brevitas.samplers import CmaSampler
+    from gfb_brevitas.search import (
+        Callback,
+        EpochOutcome,
+        RecordedRun,
+        SearchConfig,
+        SearchResult,
+        TrainingConfig,
+        TrainingEpoch,
+        TrainingLoop,
+        fit,
+        load_best,
+        preset,
+    )
+    from gfb_brevitas.space import SearchSpace
+else:
+    __getattr__, __dir__ = names_on_demand(__name__)
 
 __version__ = version("gfb-brevitas")
 

@@ -43,7 +43,7 @@ LONGEST = (
     "tests/core/search/test_resume.py",
     "tests/integrations/test_configured_runs.py",
     "tests/integrations/report/test_page.py",
-    "tests/integrations/finn/test_check.py",
+    "tests/integrations/finn/test_checking.py",
     "tests/integrations/finn/test_estimate.py",
     "tests/integrations/finn/test_restriction.py",
 )

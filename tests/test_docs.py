@@ -29,7 +29,7 @@ import typer.main
 import yaml
 from typer.testing import CliRunner
 
-from gfb_brevitas.cli import app, running
+from gfb_brevitas.cli import app, starting
 from gfb_brevitas.configuration import ConfiguredRun, Document, read_document
 from gfb_brevitas.errors import ConfigurationError
 
@@ -128,7 +128,7 @@ def parse(arguments: list[str]) -> None:
         case [("finn" | "mlflow") as name, *rest]:
             parsed_by(importlib.import_module(APPS[name]).app, rest)
         case ["run", program, *rest] if program.endswith((".yaml", ".yml")):
-            parsed_by(running._configured, [program, *rest])
+            parsed_by(starting._configured, [program, *rest])
             changed = Document(path=Path(program), content={"budgets": [{}, {}], "rules": [{}, {}]}, lines={})
             for assignment in rest:
                 if not assignment.startswith("-"):

@@ -48,7 +48,7 @@ def filled(markdown: str) -> str:
 
 
 def _commands() -> Iterator[str]:
-    from gfb_brevitas.cli import app, running
+    from gfb_brevitas.cli import app, starting
 
     group: Any = typer.main.get_command(app)
     for name, command in group.commands.items():
@@ -59,7 +59,7 @@ def _commands() -> Iterator[str]:
                 yield from _command(f"gfb {name} {part}", below, level=4)
         elif name == "run":
             yield from _command("gfb run", command, level=3)
-            configured: Any = typer.main.get_command(running._configured)
+            configured: Any = typer.main.get_command(starting._configured)
             yield from ("With a configuration file:", "", *_parameters(configured))
         else:
             yield from _command(f"gfb {name}", command, level=3)

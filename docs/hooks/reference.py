@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from itertools import chain
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -78,7 +79,9 @@ def _statements(package: str) -> list[ast.stmt]:
 
 def _homes(package: str) -> dict[str, str]:
     """Names that the package takes from other packages with a page, and which."""
-    imports = [node for node in _statements(package) if isinstance(node, ast.ImportFrom)]
+    # Some stand below `if TYPE_CHECKING`.
+    nodes = chain.from_iterable(map(ast.walk, _statements(package)))
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
     return {
         name.name: node.module
         for node in imports

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gfb_brevitas.cli import looking, models, running
+from gfb_brevitas.cli import looking, starting, using
 from gfb_brevitas.cli.output import errors_in_one_line
 
 app = typer.Typer(
@@ -43,15 +43,15 @@ def _main(
     """Search the best bit width for every layer of a Brevitas model."""
 
 
-app.command(no_args_is_help=True, context_settings=PASSED_ON, rich_help_panel=_SEARCH)(running.run)
-app.command(no_args_is_help=True, rich_help_panel=_SEARCH)(running.resume)
-app.command(rich_help_panel=_SEARCH)(running.schema)
+app.command(no_args_is_help=True, context_settings=PASSED_ON, rich_help_panel=_SEARCH)(starting.run)
+app.command(no_args_is_help=True, rich_help_panel=_SEARCH)(starting.resume)
+app.command(rich_help_panel=_SEARCH)(starting.schema)
 app.command(no_args_is_help=True, rich_help_panel=_LOOK)(looking.inspect)
 app.command(no_args_is_help=True, rich_help_panel=_LOOK)(looking.show)
 app.command(no_args_is_help=True, rich_help_panel=_LOOK)(looking.compare)
 app.command(no_args_is_help=True, rich_help_panel=_LOOK)(looking.report)
-app.command(no_args_is_help=True, rich_help_panel=_USE)(models.apply)
-app.command(no_args_is_help=True, rich_help_panel=_USE)(models.export)
+app.command(no_args_is_help=True, rich_help_panel=_USE)(using.apply)
+app.command(no_args_is_help=True, rich_help_panel=_USE)(using.export)
 
 
 @app.command(context_settings=PASSED_ON, rich_help_panel=_USE)

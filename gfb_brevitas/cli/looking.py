@@ -9,18 +9,9 @@ from typing import Annotated, Any
 import typer
 
 import gfb_brevitas as gfb
-from gfb_brevitas.cli.models import model_and_inputs
+from gfb_brevitas import report as tables
 from gfb_brevitas.cli.output import AsJson, errors_in_one_line, output_kept_for, put, tell
 from gfb_brevitas.errors import CheckpointError
-from gfb_brevitas.report import (
-    profile_table,
-    run_rows,
-    runs_tables,
-    summary_tables,
-    uniform_costs,
-    uniform_costs_table,
-)
-from gfb_brevitas.search import RecordedRun
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 
@@ -40,16 +31,18 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show what a search would find in a model: its quantizers, ties, and costs at every uniform width."""
+    from gfb_brevitas.cli.models import model_and_inputs
+
     with errors_in_one_line():
         with output_kept_for(as_json):
             searchable = gfb.make_searchable(*model_and_inputs(factory), bits=bits)
         budgets = () if board is None else gfb.Budget.board(board, fps=fps, clock_mhz=clock_mhz)
-        costs = uniform_costs(searchable.space, budgets)
+        costs = tables.uniform_costs(searchable.space, budgets)
         profile = searchable.profile
         put(
             {"quantizers": [vars(info) for info in profile], "refused": [vars(r) for r in profile.refused]}
             | {"costs": [row.to_dict() for row in costs]},
-            lambda: [profile_table(profile), uniform_costs_table(costs)],
+            lambda: [tables.profile_table(profile), tables.uniform_costs_table(costs)],
             as_json=as_json,
         )
 
@@ -58,18 +51,18 @@ def show(folder: Run, as_json: AsJson = False) -> None:
     """Print a run: its numbers, its budgets and the bit width of every quantizer."""
     with errors_in_one_line():
         run = _loaded(folder)
-        rows = run_rows([run])
+        rows = tables.run_rows([run])
         if run.summary is None:
-            put(rows[0], lambda: [_state(run), *runs_tables([run])], as_json=as_json)
+            put(rows[0], lambda: [_state(run), *tables.runs_tables([run])], as_json=as_json)
             return
         try:
-            tables = summary_tables(run.summary)
+            summary = tables.summary_tables(run.summary)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise CheckpointError(
                 f"{str(folder / 'summary.json')!r} is not the summary of a run, or damaged "
                 f"({type(error).__name__}: {error}). Run the run's command again to have it written anew."
             ) from error
-        put(dict(run.summary), lambda: [str(folder), *tables], as_json=as_json)
+        put(dict(run.summary), lambda: [str(folder), *summary], as_json=as_json)
 
 
 def compare(
@@ -79,7 +72,7 @@ def compare(
     """Print runs side by side: metric, budgets, and the bit widths where they are of one model."""
     with errors_in_one_line():
         runs = [_loaded(folder) for folder in folders]
-        put(run_rows(runs), lambda: runs_tables(runs), as_json=as_json)
+        put(tables.run_rows(runs), lambda: tables.runs_tables(runs), as_json=as_json)
 
 
 def report(
@@ -95,13 +88,13 @@ def report(
         tell(str(write_report(folder, output)))
 
 
-def _loaded(folder: Path) -> RecordedRun:
+def _loaded(folder: Path) -> gfb.RecordedRun:
     if not folder.is_dir():
         raise CheckpointError(f"There is no folder {str(folder)!r}. Give the folder of a run.")
-    return RecordedRun.load(folder)
+    return gfb.RecordedRun.load(folder)
 
 
-def _state(run: RecordedRun) -> str:
+def _state(run: gfb.RecordedRun) -> str:
     way_on = "" if run.status.state == "running" else " Repeating its command lets it go on."
     rounds = f"{len(run.history.rounds)} of {run.configuration['search']['rounds']} rounds"
     return (

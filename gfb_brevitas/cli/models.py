@@ -1,18 +1,17 @@
-"""``gfb apply`` and ``gfb export``: a plain Brevitas model out of an allocation or a run."""
+"""What ``gfb apply`` and ``gfb export`` do: a plain Brevitas model out of an allocation or a run."""
 
 from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 from rich.table import Table
 from torch import Tensor, nn
 
 import gfb_brevitas as gfb
-from gfb_brevitas.cli.output import AsJson, errors_in_one_line, output_kept_for, put, say
+from gfb_brevitas.cli.output import errors_in_one_line, output_kept_for, put, say
 from gfb_brevitas.configuration import ConfiguredRun
 from gfb_brevitas.configuration.references import call
 from gfb_brevitas.errors import CheckpointError, ConfigurationError
@@ -20,31 +19,19 @@ from gfb_brevitas.files import replacing
 from gfb_brevitas.report import profile_table
 from gfb_brevitas.search.run_folder import add_to_summary
 
-Factory = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        metavar="MODULE:FUNCTION",
-        help="Function without arguments that returns a Brevitas model and example inputs of one batch.",
-    ),
-]
 VERIFIED_SAMPLES = 256
 """Samples that an exported file is compared with the model on, at most."""
 
 
 def apply(
-    allocation: Annotated[
-        Path, typer.Argument(metavar="ALLOCATION", help="An allocation.json, or the folder of a run.")
-    ],
-    model: Factory,
-    weights: Annotated[
-        Path | None, typer.Option(help="State dict of the model at this allocation, to load into it.")
-    ] = None,
-    save: Annotated[Path | None, typer.Option(help="Write the state dict of the model here.")] = None,
-    export_to: Annotated[Path | None, typer.Option("--export", help="Write the model as QONNX here.")] = None,
-    as_json: AsJson = False,
+    allocation: Path,
+    model: str,
+    weights: Path | None,
+    save: Path | None,
+    export_to: Path | None,
+    as_json: bool,
 ) -> None:
-    """Give a model the bit widths of an allocation; show, save or export it."""
+    """``gfb apply``."""
     with errors_in_one_line():
         with output_kept_for(as_json):
             module, example = model_and_inputs(model)
@@ -72,26 +59,8 @@ def apply(
         )
 
 
-def export(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="The file; by default model.qonnx.onnx in the folder."),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODULE:FUNCTION",
-            help="Function that returns the run's Brevitas model and example inputs; not for runs of a "
-            "configuration file.",
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Write the state dict of the plain Brevitas model here, too.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write the best model of a run as QONNX for FINN, and prove that the file computes the same."""
+def export(folder: Path, output: Path | None, model: str | None, weights: Path | None, as_json: bool) -> None:
+    """``gfb export``."""
     with errors_in_one_line():
         path = folder / "model.qonnx.onnx" if output is None else output
         with output_kept_for(as_json):

@@ -1,27 +1,25 @@
-"""``gfb run``, ``gfb resume``, ``gfb schema``."""
+"""Carrying out the run of a configuration: the search, and what follows it."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, chdir, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import optuna
 import typer
 from torch import nn
 
 from gfb_brevitas.cli.models import export_result
-from gfb_brevitas.cli.output import AsJson, errors_in_one_line, output_kept_for, put, say, tell
-from gfb_brevitas.cli.programs import load_main
+from gfb_brevitas.cli.output import output_kept_for, put, say, tell
 from gfb_brevitas.cli.users_code import told_in_short
-from gfb_brevitas.configuration import ConfiguredRun, RunConfiguration, read_document
+from gfb_brevitas.configuration import ConfiguredRun
 from gfb_brevitas.configuration.schema import Dashboard
 from gfb_brevitas.constraints import Baseline
 from gfb_brevitas.errors import ConfigurationError, GfbError
@@ -30,93 +28,9 @@ from gfb_brevitas.report.time_left import clock
 from gfb_brevitas.search import RecordedRun, SearchResult
 from gfb_brevitas.search.callbacks import AnyCallback
 
-_CONFIGURATION = (".yaml", ".yml")
-_configured = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-
-def run(
-    context: typer.Context,
-    program: Annotated[
-        str,
-        typer.Argument(
-            metavar="CONFIG|PROGRAM",
-            help="A configuration (YAML), or a Python file with a function main(arguments).",
-        ),
-    ],
-) -> None:
-    """Run a search: a configuration file, an example, or a program of your own.
-
-    Repeating the command goes on with a run that was stopped.
-
-    gfb run search.yaml search.rounds=3 run_folder=runs/third
-
-    All settings of a configuration, what they do and their defaults: docs/cli.md, or gfb schema.
-
-    What follows the name of a program is passed on to it:
-
-    gfb run examples/digits --seed 1
-
-    gfb run examples/digits --help
-    """
-    if program in ("-h", "--help"):
-        typer.echo(context.get_help())
-    elif program.endswith(_CONFIGURATION):
-        _configured(args=[program, *context.args], prog_name="gfb run")
-    else:
-        _run_program(program, context.args)
-
-
-@_configured.command()
-def _run_configuration(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The configuration, a YAML file.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[NAME=VALUE]...", help="Settings of the file to change, e.g. search.seed=1."),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Run the search of a configuration file, or go on with it."""
-    with errors_in_one_line(goes_on=True):
-        document = read_document(config)
-        for assignment in settings or []:
-            document = document.with_override(assignment)
-        with output_kept_for(as_json):
-            configured = ConfiguredRun.of(document)
-        _carry_out(configured, quiet=quiet, as_json=as_json)
-
-
-def resume(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Go on with a run that was started with a configuration file."""
-    with errors_in_one_line(goes_on=True):
-        with output_kept_for(as_json):
-            configured = ConfiguredRun.of_folder(folder)
-        _carry_out(configured, quiet=quiet, as_json=as_json)
-
-
-def schema() -> None:
-    """Print the JSON schema of configuration files, for editors."""
-    tell(json.dumps(RunConfiguration.model_json_schema(), indent=2))
-
-
-def _run_program(program: str, arguments: list[str]) -> None:
-    with errors_in_one_line(goes_on=True):
-        try:
-            load_main(program)(arguments)
-        except GfbError:
-            raise
-        except Exception as error:
-            # From the program on: what called it is of no use to its author.
-            rest = error.__traceback__ and error.__traceback__.tb_next
-            traceback.print_exception(error.with_traceback(rest))
-            raise typer.Exit(1) from None
-
-
-def _carry_out(run: ConfiguredRun, *, quiet: bool, as_json: bool) -> None:
+def carry_out(run: ConfiguredRun, *, quiet: bool, as_json: bool) -> None:
+    """Search, do what follows, and print what came out."""
     with output_kept_for(as_json), _no_silent_exit(), told_in_short(run):
         result, after = _carried_out(run, with_progress=not (quiet or as_json))
     if as_json or not quiet:

@@ -6,9 +6,16 @@ given as ``module:function`` and imported; nothing else of a file is executed.
 
 from __future__ import annotations
 
-from gfb_brevitas.configuration.document import Document, read_document
-from gfb_brevitas.configuration.references import load_object
-from gfb_brevitas.configuration.running import ConfiguredRun
-from gfb_brevitas.configuration.schema import RunConfiguration
+from typing import TYPE_CHECKING
+
+from gfb_brevitas.on_demand import names_on_demand
+
+if TYPE_CHECKING:
+    from gfb_brevitas.configuration.document import Document, read_document
+    from gfb_brevitas.configuration.references import load_object
+    from gfb_brevitas.configuration.running import ConfiguredRun
+    from gfb_brevitas.configuration.schema import RunConfiguration
+else:
+    __getattr__, __dir__ = names_on_demand(__name__)
 
 __all__ = ["ConfiguredRun", "Document", "RunConfiguration", "load_object", "read_document"]

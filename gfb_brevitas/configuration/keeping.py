@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from gfb_brevitas.configuration.document import read_document
-from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.configuration.document import Document, read_document
+from gfb_brevitas.errors import CheckpointError, ConfigurationError
 from gfb_brevitas.files import write_text_atomically
 from gfb_brevitas.search.callbacks import StartRecord
 from gfb_brevitas.search.saving import saving
@@ -45,6 +45,27 @@ class Keeping:
         content = {CODE_FOLDER: str(self.code), STARTED_IN: str(self.started_in), **self.content}
         with saving(path):
             write_text_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def document_of(folder: Path) -> Document:
+    """The configuration of a run, from its folder.
+
+    Raises:
+        CheckpointError: If the run was not started with a configuration file.
+        ConfigurationError: If the file in it is damaged.
+    """
+    path = folder / FILE_NAME
+    if not folder.is_dir():
+        raise CheckpointError(f"There is no folder {str(folder)!r}. Give the folder of a run.")
+    if not path.is_file():
+        raise CheckpointError(
+            f"{str(folder)!r} was not made from a configuration file (it has no {FILE_NAME}). The run of "
+            "a program goes on when the program's command is repeated."
+        )
+    document = read_document(path)
+    if not isinstance(document.content.get(CODE_FOLDER), str):
+        raise ConfigurationError(f"{str(path)!r} is damaged: it lacks `{CODE_FOLDER}`.")
+    return replace(document, content={**document.content, "run_folder": str(folder)})
 
 
 def require_free_name(folder: Path) -> None:

@@ -14,12 +14,12 @@ from torch import nn
 
 from gfb_brevitas.adapters.searchable import SearchableModel, make_searchable
 from gfb_brevitas.configuration.baselines import baselines_of
-from gfb_brevitas.configuration.document import Document, read_document
+from gfb_brevitas.configuration.document import Document
 from gfb_brevitas.configuration.keeping import (
     CODE_FOLDER,
-    FILE_NAME,
     STARTED_IN,
     Keeping,
+    document_of,
     require_free_name,
 )
 from gfb_brevitas.configuration.losses import LOSSES, METRICS, Loss, accuracy_on
@@ -28,7 +28,7 @@ from gfb_brevitas.configuration.references import call, load_object, users_code
 from gfb_brevitas.configuration.schema import RunConfiguration
 from gfb_brevitas.configuration.validation import settings_of, validated
 from gfb_brevitas.constraints import Baseline, Budget, Constraints
-from gfb_brevitas.errors import CheckpointError, ConfigurationError, GfbError
+from gfb_brevitas.errors import ConfigurationError, GfbError
 from gfb_brevitas.evaluation.batches import Batches
 from gfb_brevitas.rules import Range, Rule
 from gfb_brevitas.search.alternation import fit
@@ -102,18 +102,7 @@ class ConfiguredRun:
             CheckpointError: If the run was not started with a configuration file.
             ConfigurationError: If the file in it is damaged.
         """
-        path = folder / FILE_NAME
-        if not folder.is_dir():
-            raise CheckpointError(f"There is no folder {str(folder)!r}. Give the folder of a run.")
-        if not path.is_file():
-            raise CheckpointError(
-                f"{str(folder)!r} was not made from a configuration file (it has no {FILE_NAME}). The run of "
-                "a program goes on when the program's command is repeated."
-            )
-        document = read_document(path)
-        if not isinstance(document.content.get(CODE_FOLDER), str):
-            raise ConfigurationError(f"{str(path)!r} is damaged: it lacks `{CODE_FOLDER}`.")
-        return cls.of(replace(document, content={**document.content, "run_folder": str(folder)}))
+        return cls.of(document_of(folder))
 
     @property
     def run_folder(self) -> Path:

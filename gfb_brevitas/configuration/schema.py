@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
 from gfb_brevitas.allocation import MAX_BITS
+from gfb_brevitas.choices import ClippingKind
 from gfb_brevitas.configuration.descriptions import attribute_descriptions
-from gfb_brevitas.quant import ClippingKind
 from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 
 _REFERENCE = r"^[\w.]+:[\w.]+$"

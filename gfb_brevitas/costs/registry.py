@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -42,6 +43,7 @@ def register_cost(name: str, factory: _F) -> _F:
 
 def registered_costs() -> tuple[str, ...]:
     """Names that :func:`cost_from_name` knows, sorted."""
+    _require_own_costs()
     return tuple(sorted(_factories))
 
 
@@ -55,6 +57,7 @@ def cost_from_name(name: str, /, **options: Any) -> Cost:
         >>> cost_from_name("activation_memory", total="largest")
         ActivationMemory(name='activation_memory', total='largest')
     """
+    _require_own_costs()
     factory = _factories.get(name)
     if factory is None:
         raise ConfigurationError(f"There is no cost {name!r}. There are: {', '.join(registered_costs())}.")
@@ -64,3 +67,8 @@ def cost_from_name(name: str, /, **options: Any) -> Cost:
     except TypeError as error:
         raise ConfigurationError(f"Cost {name!r} takes {signature}; {error}.") from None
     return factory(**options)
+
+
+def _require_own_costs() -> None:
+    """The costs of boards are registered where they are, in a package that is made of costs."""
+    importlib.import_module("gfb_brevitas.dataflow")

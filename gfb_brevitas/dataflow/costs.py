@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -10,7 +11,6 @@ from operator import add
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
-from torch.utils.weak import WeakIdKeyDictionary
 
 from gfb_brevitas.costs._parts import joined
 from gfb_brevitas.costs.protocol import BoundCost, Joining
@@ -191,11 +191,13 @@ class _Shared:
         return last[1]
 
 
-_accelerators: WeakIdKeyDictionary = WeakIdKeyDictionary()  # profile -> target -> _Shared
+_accelerators: dict[int, dict[Target, _Shared]] = {}  # by the ids of profiles, as long as they live
 
 
 def _shared(profile: ModelProfile, target: Target) -> _Shared:
-    by_target: dict[Target, _Shared] = _accelerators.setdefault(profile, {})
+    if id(profile) not in _accelerators:
+        weakref.finalize(profile, _accelerators.pop, id(profile), None)
+    by_target = _accelerators.setdefault(id(profile), {})
     if target not in by_target:
         by_target[target] = _Shared(Accelerator.of(profile, target))
     return by_target[target]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-BatchNormStatistics = Literal["running", "batch"]
-BATCHNORM_STATISTICS: tuple[str, ...] = get_args(BatchNormStatistics)
+from gfb_brevitas.choices import BatchNormStatistics as BatchNormStatistics
 
 
 @contextmanager

@@ -12,16 +12,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal, get_args
 
 import torch
 
+from gfb_brevitas.choices import SUPER_BATCH_KINDS
+from gfb_brevitas.choices import SuperBatchKind as SuperBatchKind
 from gfb_brevitas.errors import ConfigurationError, EmptyDataError
 from gfb_brevitas.evaluation.batches import Batch, Batches, BatchStream, moved
 from gfb_brevitas.evaluation.randomness import derive_seed
-
-SuperBatchKind = Literal["moving", "fixed", "single"]
-SUPER_BATCH_KINDS: tuple[str, ...] = get_args(SuperBatchKind)
 
 _logger = logging.getLogger(__name__)
 _serials = count()

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from gfb_brevitas.choices import ClippingKind as ClippingKind
 from gfb_brevitas.errors import ConfigurationError
 
-ClippingKind = Literal["constant", "linear", "per_bit"]
 SLOPE_BITS = 8.0
 """Widths are counted in multiples of this in a line's slope, so that a gradient at one width does not
 move the range at another several times as far [ours]."""

@@ -10,15 +10,21 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
-
-from torch.optim import Optimizer
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gfb_brevitas.allocation import MAX_BITS
+from gfb_brevitas.choices import (
+    BATCHNORM_STATISTICS,
+    SUPER_BATCH_KINDS,
+    BatchNormStatistics,
+    SuperBatchKind,
+)
 from gfb_brevitas.errors import ConfigurationError
-from gfb_brevitas.evaluation.evaluator import evaluator_names
-from gfb_brevitas.evaluation.modes import BATCHNORM_STATISTICS, BatchNormStatistics
-from gfb_brevitas.evaluation.super_batch import SUPER_BATCH_KINDS, SuperBatchKind
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+else:
+    Optimizer = Any  # settings are described without PyTorch
 
 Penalty = Literal["exact", "squared"]
 Method = Literal["surrogate", "cma-es"]
@@ -124,6 +130,8 @@ class SearchConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        from gfb_brevitas.evaluation import evaluator_names  # settings are described without PyTorch
+
         smallest = {"rounds": 1, "steps_per_round": 1, "evaluations_per_step": 3, "epochs_per_round": 0}
         smallest |= {"pretrain_epochs": 0, "super_batch_size": 1, "reevaluate_best": 1}
         for name, least in smallest.items():

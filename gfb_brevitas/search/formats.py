@@ -7,6 +7,10 @@ from typing import Any
 
 from gfb_brevitas.errors import CheckpointError
 
+FORMAT = "gfb_brevitas.run"
+"""Format of the documents of a run's folder."""
+VERSION = 1
+
 
 class OtherVersionError(ValueError):
     """A document that is whole, and of another version than this release reads."""

@@ -11,15 +11,17 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gfb_brevitas.errors import CheckpointError
 from gfb_brevitas.search.history import json_ready
 from gfb_brevitas.search.json_lines import JsonLinesFile
-from gfb_brevitas.sensitivity import SensitivityTable
 from gfb_brevitas.space import Bits, Vector
+
+if TYPE_CHECKING:
+    from gfb_brevitas.sensitivity import SensitivityTable
 
 _logger = logging.getLogger(__name__)
 

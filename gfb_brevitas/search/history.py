@@ -6,8 +6,9 @@ A number that is NaN or infinite is ``null`` in JSON and NaN again when read.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from gfb_brevitas.errors import CheckpointError
@@ -275,6 +276,18 @@ class History(Sequence[Record]):
     def seconds(self) -> float:
         """Wall time of everything recorded. Generations are part of their steps."""
         return sum(r.seconds for r in self.records if not isinstance(r, GenerationRecord))
+
+
+def records_of(path: Path, documents: Iterable[Mapping[str, Any]]) -> History:
+    """The records that the lines of a file hold.
+
+    Raises:
+        CheckpointError: Naming the file, if one of them is no record.
+    """
+    try:
+        return History(tuple(Record.from_dict(document) for document in documents))
+    except CheckpointError as error:
+        raise CheckpointError(f"{str(path)!r} is damaged: {error}") from error
 
 
 def json_ready(value: Any) -> Any:

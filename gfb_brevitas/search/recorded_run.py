@@ -18,11 +18,10 @@ from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.errors import AllocationError, CheckpointError
 from gfb_brevitas.files import unsealed
 from gfb_brevitas.profile import QuantizerInfo, RefusedQuantizer
-from gfb_brevitas.search.formats import require_format, unreadable
-from gfb_brevitas.search.history import History
+from gfb_brevitas.search.formats import FORMAT, VERSION, require_format, unreadable
+from gfb_brevitas.search.history import History, records_of
 from gfb_brevitas.search.json_lines import JsonLinesFile
 from gfb_brevitas.search.layer_costs import RecordedLayerCosts, read_layer_costs
-from gfb_brevitas.search.run_folder import FORMAT, VERSION, records_of
 from gfb_brevitas.search.run_profile import PROFILE_FORMAT, PROFILE_VERSION
 from gfb_brevitas.search.run_status import RunStatus, read_status
 from gfb_brevitas.space import Bits, Vector

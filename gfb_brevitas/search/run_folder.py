@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,17 +32,15 @@ from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.errors import CheckpointError, ConfigurationError
 from gfb_brevitas.files import remove_unfinished, sealed, unsealed, write_text_atomically
 from gfb_brevitas.search.checkpoint import CheckpointStore
-from gfb_brevitas.search.formats import require_format, unreadable
+from gfb_brevitas.search.formats import FORMAT, VERSION, require_format, unreadable
 from gfb_brevitas.search.generation_log import GenerationLog
-from gfb_brevitas.search.history import History, Record
+from gfb_brevitas.search.history import History, Record, records_of
 from gfb_brevitas.search.json_lines import JsonLinesFile
 from gfb_brevitas.search.run_lock import RunLock, exclusive
 from gfb_brevitas.search.run_status import forget_failure, note_failure
 from gfb_brevitas.search.saving import saving
 from gfb_brevitas.search.unwritten import UnwrittenTrials
 
-FORMAT = "gfb_brevitas.run"
-VERSION = 1
 _package_logger = logging.getLogger("gfb_brevitas")
 
 
@@ -243,18 +241,6 @@ class RunFolder:
             _write(self.path / "clipping.json", {name: dict(values) for name, values in clipping.items()})
             _write(self.path / "layer_costs.json", layer_costs)
             _write(self.path / "summary.json", document)
-
-
-def records_of(path: Path, documents: Sequence[Mapping[str, Any]]) -> History:
-    """The records that the lines of a file hold.
-
-    Raises:
-        CheckpointError: Naming the file, if one of them is no record.
-    """
-    try:
-        return History(tuple(Record.from_dict(document) for document in documents))
-    except CheckpointError as error:
-        raise CheckpointError(f"{str(path)!r} is damaged: {error}") from error
 
 
 def add_to_summary(folder: Path, figures: Mapping[str, Any]) -> None:

@@ -3,21 +3,31 @@
 FINN runs in an environment of its own, made by ``gfb finn install``; see :mod:`.environment`.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gfb_brevitas.on_demand import names_on_demand
 from gfb_integrations._optional import require
 
 require("platformdirs", extra="finn", purpose="Working with FINN")
 
-from gfb_integrations.finn.check import check  # noqa: E402
-from gfb_integrations.finn.client import FinnProcess  # noqa: E402
-from gfb_integrations.finn.environment import finn_python, install_finn  # noqa: E402
-from gfb_integrations.finn.estimate import FinnEstimate, FinnNode, estimate  # noqa: E402
-from gfb_integrations.finn.failures import FinnBuildError, FinnError  # noqa: E402
-from gfb_integrations.finn.findings import CheckReport, Finding, FinnCheckError  # noqa: E402
-from gfb_integrations.finn.folding import folding_for  # noqa: E402
-from gfb_integrations.finn.mending import MendedModel, mend  # noqa: E402
-from gfb_integrations.finn.restriction import make_searchable, require_buildable  # noqa: E402
-from gfb_integrations.finn.runs import estimate_run, verify_run  # noqa: E402
-from gfb_integrations.finn.verification import FinnVerification, StageComparison, verify  # noqa: E402
+from gfb_integrations.finn.estimate import estimate  # noqa: E402 - a function and its module
+
+if TYPE_CHECKING:
+    from gfb_integrations.finn.checking import check
+    from gfb_integrations.finn.client import FinnProcess
+    from gfb_integrations.finn.environment import finn_python, install_finn
+    from gfb_integrations.finn.estimate import FinnEstimate, FinnNode
+    from gfb_integrations.finn.failures import FinnBuildError, FinnError
+    from gfb_integrations.finn.findings import CheckReport, Finding, FinnCheckError
+    from gfb_integrations.finn.folding import folding_for
+    from gfb_integrations.finn.mending import MendedModel, mend
+    from gfb_integrations.finn.restriction import make_searchable, require_buildable
+    from gfb_integrations.finn.runs import estimate_run, verify_run
+    from gfb_integrations.finn.verification import FinnVerification, StageComparison, verify
+else:
+    __getattr__, __dir__ = names_on_demand(__name__)
 
 __all__ = [
     "CheckReport",

@@ -6,13 +6,11 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.table import Table
-from torch import nn
 
-from gfb_brevitas.cli.models import best_with_samples, model_and_inputs
 from gfb_brevitas.cli.output import say
 from gfb_brevitas.configuration.references import call
 from gfb_brevitas.errors import ConfigurationError, GfbError
@@ -22,7 +20,6 @@ from gfb_integrations.finn import (
     CheckReport,
     FinnEstimate,
     FinnVerification,
-    check,
     estimate,
     estimate_run,
     install_finn,
@@ -33,6 +30,9 @@ from gfb_integrations.finn.estimate import FinnNode
 from gfb_integrations.finn.formulas import Price, price
 from gfb_integrations.finn.runs import DEFAULT, ESTIMATE_FILE, FOLDING_FILE, VERIFICATION_FILE, ExportedRun
 from gfb_integrations.finn.samples import read_samples
+
+if TYPE_CHECKING:
+    from torch import nn
 
 app = typer.Typer(
     name="finn",
@@ -190,6 +190,9 @@ def check_command(
 
 
 def _check(factory: str, standalone_thresholds: bool) -> CheckReport:
+    from gfb_brevitas.cli.models import model_and_inputs
+    from gfb_integrations.finn import check
+
     return check(*model_and_inputs(factory), standalone_thresholds=standalone_thresholds)
 
 
@@ -246,6 +249,8 @@ def _own(folder: Path) -> tuple[Any, None, nn.Module]:
         raise ConfigurationError(
             f"{str(folder)!r} is no run of a configuration file, which would have data of its own. {needed}"
         )
+    from gfb_brevitas.cli.models import best_with_samples
+
     ExportedRun.of(folder)  # before the data is loaded
     model, samples = best_with_samples(folder)
     if samples is None:
@@ -254,6 +259,8 @@ def _own(folder: Path) -> tuple[Any, None, nn.Module]:
 
 
 def _model_of(factory: str) -> nn.Module:
+    from torch import nn
+
     made = call(factory)
     model = made[0] if isinstance(made, tuple) else made
     if not isinstance(model, nn.Module):

@@ -15,7 +15,7 @@ from gfb_brevitas.adapters import record_layers
 from gfb_brevitas.adapters.tracing import ExampleInputs
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.layer_graph import LayerGraph, LayerNode
-from gfb_integrations.finn.check import check_layers
+from gfb_integrations.finn.checking import check_layers
 
 Mend = Literal["input quantizer", "shared quantizer", "truncation"]
 """Rules of the check whose findings can be mended."""

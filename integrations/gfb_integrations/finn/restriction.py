@@ -12,9 +12,9 @@ from gfb_brevitas.adapters import SearchableModel, record_layers
 from gfb_brevitas.adapters.tracing import ExampleInputs
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.rules import Rule
-from gfb_integrations.finn.check import check
 from gfb_integrations.finn.check_activations import MAX_ACTIVATION_BITS
 from gfb_integrations.finn.check_pooling import averaged_widths
+from gfb_integrations.finn.checking import check
 from gfb_integrations.finn.findings import CheckReport
 
 MIN_BITS = 2

@@ -21,8 +21,6 @@ from gfb_integrations.mlflow.spool import (
     without_password,
 )
 
-require("mlflow", extra="mlflow", purpose="Tracking with MLflow")
-
 app = typer.Typer(
     name="mlflow",
     help="MLflow: deliver what a run recorded while the server was away.",
@@ -49,6 +47,7 @@ def deliver_command(
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to try for.")] = 60.0,
 ) -> None:
     """Deliver what MLflow has not got yet, once; ends with 1 where some of it is left."""
+    require("mlflow", extra="mlflow", purpose="Tracking with MLflow")
     folder = next((f for f in (run / FOLDER, run) if (f / EVENTS).is_file()), None)
     if folder is None:
         typer.echo(f"Error: {str(run)!r} holds nothing that was tracked with MLflow.", err=True)
