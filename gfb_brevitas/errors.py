@@ -42,6 +42,10 @@ class NonFiniteLossError(GfbError):
     """The loss became NaN or infinite where the run cannot go on without it."""
 
 
+class LossAtChanceError(GfbError):
+    """Training has undone what a model knew, and the run was to stop then."""
+
+
 class CheckpointError(GfbError):
     """A checkpoint or run folder is missing, damaged, or belongs to another run."""
 

@@ -141,6 +141,7 @@ def fit(
         AllocationError: If ``allocation`` does not fit the model.
         CalibrationError: If the model's activations are not finite.
         NonFiniteLossError: If the training loss becomes NaN or infinite.
+        LossAtChanceError: If it is at chance, and ``search.at_chance`` is ``"stop"``.
         CheckpointError: If ``run_folder`` is in use, damaged, or holds another run.
         DistributedError: If processes lose each other, or do not do the same. Any other error in one of
             them is raised in all.

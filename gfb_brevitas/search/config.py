@@ -1,7 +1,9 @@
 """Settings of the search and of the training.
 
-Defaults are the values of the CIFAR column of Table 1 of Bodner et al., 2022, doi:10.3390/s22249772,
-where it gives one. Settings and values that the paper does not give are marked [ours].
+Defaults of the search are the values of the CIFAR column of Table 1 of Bodner et al., 2022,
+doi:10.3390/s22249772, where it gives one; those of the training are for a model that is trained already
+(``tests/benchmarks/bench_training_defaults.py`` measures them) [ours]. Settings and values that the paper
+does not give are marked [ours].
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ else:
 
 Penalty = Literal["exact", "squared"]
 Method = Literal["surrogate", "cma-es"]
+AtChance = Literal["warn", "stop"]
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 Schedule = Callable[[float], float]
 _LARGEST_COUNT = 10**9
@@ -102,6 +105,8 @@ class SearchConfig:
         batchnorm: Statistics that BatchNorm uses while candidates are evaluated: its ``"running"`` ones
             (evaluation mode proper), or those of each minibatch, ``"batch"``, which do not belong to the
             widths of the last training [ours].
+        at_chance: What to do when the training loss rises to that of a model which says the same of every
+            sample, or stays there: ``"warn"`` and go on, or ``"stop"`` [ours].
         evaluator: Name of the evaluator, see :func:`gfb_brevitas.evaluation.register_evaluator`.
         seed: Everything random in the search and the training derives from it.
 
@@ -126,6 +131,7 @@ class SearchConfig:
     initial_bits: int | tuple[int, int] | None = None
     pretrain_bits: int | tuple[int, int] | None = None
     batchnorm: BatchNormStatistics = "batch"
+    at_chance: AtChance = "warn"
     evaluator: str = "auto"
     seed: int = 0
 
@@ -148,6 +154,7 @@ class SearchConfig:
         _require(self.penalty in ("exact", "squared"), "penalty", "'exact' or 'squared'", self.penalty)
         methods = get_args(Method)
         _require(self.method in methods, "method", f"one of {', '.join(methods)}", self.method)
+        _require(self.at_chance in ("warn", "stop"), "at_chance", "'warn' or 'stop'", self.at_chance)
         names = evaluator_names()
         _require(self.evaluator in names, "evaluator", f"one of {', '.join(names)}", self.evaluator)
         statistics = BATCHNORM_STATISTICS
@@ -180,9 +187,13 @@ class TrainingConfig:
     """How weights and clipping parameters are trained.
 
     Attributes:
-        optimizer: ``"sgd"``, ``"adam"`` [ours], or a function that takes a list of parameter groups (dicts
-            with ``params``, ``lr``, ``weight_decay``) and returns a ``torch.optim.Optimizer`` [ours].
-        learning_rate: Highest learning rate of the weights.
+        optimizer: ``"adam"`` [ours], ``"sgd"`` (the paper's), or a function that takes a list of parameter
+            groups (dicts with ``params``, ``lr``, ``weight_decay``) and returns a
+            ``torch.optim.Optimizer`` [ours].
+        learning_rate: Highest learning rate of the weights. The default is for Adam and a trained model
+            [ours]; an untrained small one learns faster at 2e-3 to 4e-3. SGD wants 10 to 20 times as much,
+            and the paper's rates, for networks without a trained start, are those of
+            :func:`gfb_brevitas.search.preset`.
         clipping_learning_rate: Highest learning rate of the clipping parameters; ``None``: the same.
         learning_rates: Pairs of a shell pattern of parameter names in the model and a learning rate;
             the first pattern that matches wins over the two above.
@@ -202,8 +213,8 @@ class TrainingConfig:
         ConfigurationError: If a setting is outside its rule.
     """
 
-    optimizer: Literal["sgd", "adam"] | OptimizerFactory = "sgd"
-    learning_rate: float = 0.1
+    optimizer: Literal["sgd", "adam"] | OptimizerFactory = "adam"
+    learning_rate: float = 1e-3
     clipping_learning_rate: float | None = None
     learning_rates: tuple[tuple[str, float], ...] = ()
     momentum: float = 0.9

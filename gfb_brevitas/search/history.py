@@ -188,6 +188,9 @@ class EpochRecord(Record):
         metric: Validation metric after the epoch; higher is better.
         feasible: Whether the allocation satisfies the budgets.
         best: Whether the state after the epoch is the best so far.
+        loss_before: Loss before any training, in the first epoch's record; NaN where it is not known.
+        constant_loss: Loss of the same answer for every sample, in the first epoch's record.
+        warning: What there is to say of the training loss; empty if it is as it should be.
     """
 
     kind: ClassVar[str] = "epoch"
@@ -198,6 +201,9 @@ class EpochRecord(Record):
     metric: float
     feasible: bool
     best: bool
+    loss_before: float = math.nan
+    constant_loss: float = math.nan
+    warning: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,6 +277,11 @@ class History(Sequence[Record]):
     def rounds(self) -> tuple[RoundRecord, ...]:
         """The rounds."""
         return self.of(RoundRecord)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What there was to say of the training."""
+        return tuple(epoch.warning for epoch in self.epochs if epoch.warning)
 
     @property
     def seconds(self) -> float:

@@ -16,6 +16,7 @@ from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
 from gfb_brevitas.search.checkpoint import content_digest
 from gfb_brevitas.search.config import TrainingConfig
 from gfb_brevitas.search.loop_state import plain_state
+from gfb_brevitas.search.loss_watch import LossWatch
 from gfb_brevitas.search.training import EpochOutcome, Trainer
 from gfb_brevitas.search.training_loop import TrainingEpoch, TrainingLoop
 
@@ -46,17 +47,21 @@ class LoopTrainer:
         self._world = current_world()
         self._name = type(loop).__name__
 
-    def run_epoch(self, batches: Batches, epoch: int, *, recovery: str = "") -> EpochOutcome:
+    def run_epoch(
+        self, batches: Batches, epoch: int, *, recovery: str = "", watch: LossWatch | None = None
+    ) -> EpochOutcome:
         """Train for one epoch.
 
         Args:
             batches: The training data.
             epoch: Epoch of the run, from 0.
             recovery: What to tell the user about saved work if the loss is not finite.
+            watch: Looks at the loss.
 
         Raises:
             ConfigurationError: If the loop returns no number, or changes what must stay.
             NonFiniteLossError: If the loss or the weights become NaN or infinite.
+            LossAtChanceError: If the loss is at chance and the watch stops then.
             DistributedError: If the weights differ between processes.
         """
         seed = derive_seed(self.seed, "epoch", epoch)
@@ -76,6 +81,8 @@ class LoopTrainer:
         _require_same_parameters(self._world, self.model, place)
         self._world.broadcast_tensors(f"buffers after {place}", list(self.model.buffers()))
         loss = self._world.first_value("training loss", lambda: outcome.train_loss)
+        if watch is not None:
+            watch.after_epoch([loss], epoch)
         return EpochOutcome(train_loss=loss, learning_rate=outcome.learning_rate)
 
     def state_dict(self) -> dict[str, Any]:

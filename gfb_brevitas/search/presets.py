@@ -42,7 +42,7 @@ PRESETS: dict[str, Preset] = {
         Preset(
             name="cifar",
             search=SearchConfig(method="cma-es", pretrain_epochs=300),
-            training=TrainingConfig(learning_rate=0.1),
+            training=TrainingConfig(optimizer="sgd", learning_rate=0.1),
             batch_size=128,
             log2_range=(0.0, 3.0),
         ),
@@ -51,7 +51,7 @@ PRESETS: dict[str, Preset] = {
             search=SearchConfig(
                 method="cma-es", rounds=3, epochs_per_round=5, super_batch_size=16, pretrain_epochs=30
             ),
-            training=TrainingConfig(learning_rate=0.001),
+            training=TrainingConfig(optimizer="sgd", learning_rate=0.001),
             batch_size=100,
             log2_range=(0.0, 3.0),
         ),
@@ -60,7 +60,7 @@ PRESETS: dict[str, Preset] = {
             search=SearchConfig(
                 method="cma-es", rounds=3, evaluations_per_step=512, super_batch_size=16, pretrain_epochs=80
             ),
-            training=TrainingConfig(learning_rate=1e-4),
+            training=TrainingConfig(optimizer="sgd", learning_rate=1e-4),
             batch_size=4,
             log2_range=(0.0, 3.6),
             decoder_learning_rate=0.1,

@@ -72,6 +72,7 @@ class SearchResult:
                 "steps": len(self.history.steps),
                 "evaluations": sum(step.evaluations for step in self.history.steps),
                 "epochs": len(self.history.epochs),
+                "warnings": list(self.history.warnings),
                 "seconds": self.seconds,
             }
         )

@@ -51,6 +51,7 @@ from gfb_brevitas.search.history import (
 from gfb_brevitas.search.layer_costs import layer_costs_document
 from gfb_brevitas.search.loading import load_state
 from gfb_brevitas.search.loop_trainer import LoopTrainer
+from gfb_brevitas.search.loss_watch import LossReference, LossWatch, measured_reference
 from gfb_brevitas.search.plan import Unit, planned_units, step_name
 from gfb_brevitas.search.run_folder import RunFolder, add_to_summary
 from gfb_brevitas.search.run_profile import mean_clipping_values, profile_document
@@ -293,7 +294,9 @@ class Run:
     def _epoch(self, unit: Unit) -> EpochRecord:
         assert self.trainer is not None
         began = time.perf_counter()
-        outcome = self.trainer.run_epoch(self.data.train, unit.number, recovery=self._recovery(unit.number))
+        watch = self._loss_watch(unit)
+        recovery = self._recovery(unit.number)
+        outcome = self.trainer.run_epoch(self.data.train, unit.number, recovery=recovery, watch=watch)
         best = self._validate(unit.number + 1)
         feasible = self._feasible()
         if unit.number + 1 == self.search.pretrain_epochs:
@@ -307,12 +310,31 @@ class Run:
             metric=self.metric,
             feasible=feasible,
             best=best,
+            loss_before=watch.reference.before if unit.number == 0 else math.nan,
+            constant_loss=watch.reference.constant if unit.number == 0 else math.nan,
+            warning=watch.told,
         )
         _logger.info(
             "Epoch %d of %d: training loss %.5g, metric %.5g%s.",
             *(record.epoch, self.search.epochs, record.train_loss, record.metric, ", the best" * best),
         )
         return record
+
+    def _loss_watch(self, unit: Unit) -> LossWatch:
+        epochs = self.history.epochs
+        stops = self.search.at_chance == "stop"
+        if self.history.warnings:  # once is enough
+            return LossWatch(LossReference())
+        if epochs:
+            first = epochs[0]
+            reference = LossReference(before=first.loss_before, constant=first.constant_loss)
+            losses = [epoch.train_loss for epoch in epochs]
+            return LossWatch(reference, best=min(losses), last=losses[-1], stops=stops)
+        seed = derive_seed(self.search.seed, "loss before training", unit.number)
+        own = measured_reference(self.model, self.loss, self.data.train, seed=seed)
+        before = self.world.first_value("loss before training", lambda: own.before)
+        constant = self.world.first_value("loss of a constant answer", lambda: own.constant)
+        return LossWatch(LossReference(before=before, constant=constant), stops=stops)
 
     def _end_round(self, unit: Unit) -> RoundRecord:
         began = time.perf_counter()

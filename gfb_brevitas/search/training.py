@@ -18,6 +18,7 @@ from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
 from gfb_brevitas.rules import matches_name
 from gfb_brevitas.search.checkpoint import on_cpu
 from gfb_brevitas.search.config import TrainingConfig
+from gfb_brevitas.search.loss_watch import LossWatch
 from gfb_brevitas.search.schedule import learning_rate_factor
 
 if TYPE_CHECKING:
@@ -66,16 +67,20 @@ class Trainer:
         )
         self._highest_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
 
-    def run_epoch(self, batches: Batches, epoch: int, *, recovery: str = "") -> EpochOutcome:
+    def run_epoch(
+        self, batches: Batches, epoch: int, *, recovery: str = "", watch: LossWatch | None = None
+    ) -> EpochOutcome:
         """Train for one pass over ``batches``.
 
         Args:
             batches: The training data.
             epoch: Epoch of the run, from 0.
             recovery: What to tell the user about saved work if the loss is not finite.
+            watch: Looks at the losses.
 
         Raises:
             EmptyDataError: If the pass yields no batch.
+            LossAtChanceError: If the loss is at chance and the watch stops then.
             NonFiniteLossError: If the loss or the weights become NaN or infinite.
         """
         rate = self._set_learning_rates(epoch)
@@ -87,11 +92,15 @@ class Trainer:
             for batch in one_pass(batches, seed):
                 place = f"in epoch {epoch + 1}, batch {len(losses) + 1} (learning rate {rate:g})"
                 losses.append(self._train_on(moved(batch, device), place, recovery))
+                if watch is not None:
+                    watch.after_batch(losses)
         if not losses:
             raise EmptyDataError(
                 f"`train_batches` must yield at least one batch; epoch {epoch + 1} had none."
             )
         self._require_finite_weights(f"at the end of epoch {epoch + 1} (learning rate {rate:g})", recovery)
+        if watch is not None:
+            watch.after_epoch(losses, epoch)
         return EpochOutcome(train_loss=sum(losses) / len(losses), learning_rate=rate)
 
     def state_dict(self) -> dict[str, Any]:

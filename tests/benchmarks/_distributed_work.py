@@ -133,7 +133,7 @@ def candidate_row(world: World, name: str, settings: Figures) -> Figures:
 
 def training_row(world: World, settings: Figures) -> Figures:
     """Milliseconds of a training step of one process and of all."""
-    config = TrainingConfig(learning_rate=0.001, schedule="constant")
+    config = TrainingConfig(optimizer="sgd", learning_rate=0.001, schedule="constant")
     data = images(settings["steps"], settings["batch_size"])
     own_part = [tuple(part[world.rank :: world.size] for part in batch) for batch in data]
     ours = Trainer(residual_network(), cross_entropy, config, epochs=1, seed=0)

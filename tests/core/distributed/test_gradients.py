@@ -75,7 +75,9 @@ class Losses:
 @in_all_processes
 def trained(kind: str, data: list[Any], **settings: Any) -> tuple[Any, ...]:
     loss, model = Losses(kind), convolutional()
-    config = TrainingConfig(**{"learning_rate": 0.02, "gradient_clip_norm": 1.0, **settings})
+    config = TrainingConfig(
+        **{"optimizer": "sgd", "learning_rate": 0.02, "gradient_clip_norm": 1.0, **settings}
+    )
     trainer = Trainer(model, loss, config, epochs=2, seed=3)
     losses = [trainer.run_epoch(data, epoch).train_loss for epoch in range(2)]
     weights = {name: value.numpy() for name, value in model_state(model).items()}
@@ -150,7 +152,13 @@ def test_it_is_said_once_that_batches_are_not_divided() -> None:
 def with_unused_parameters() -> list[bool]:
     model = convolutional()
     model.model.register_parameter("unused", nn.Parameter(torch.ones(3)))
-    trainer = Trainer(model, Losses("mean"), TrainingConfig(weight_decay=0.1), epochs=1, seed=0)
+    trainer = Trainer(
+        model,
+        Losses("mean"),
+        TrainingConfig(optimizer="sgd", learning_rate=0.1, weight_decay=0.1),
+        epochs=1,
+        seed=0,
+    )
     trainer.run_epoch(batches(8), 0)
     unused = model.model.get_parameter("unused")
     return [unused.grad is None, bool((unused == 1).all())]

@@ -15,7 +15,7 @@ RATE = 0.05
 
 
 class PlainLoop:
-    """SGD with momentum: what `TrainingConfig(learning_rate=RATE, schedule="constant")` does."""
+    """What `TrainingConfig(optimizer="sgd", learning_rate=RATE, schedule="constant")` does."""
 
     def __init__(self, model: nn.Module) -> None:
         self.optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)

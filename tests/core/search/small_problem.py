@@ -93,7 +93,7 @@ SEARCH = SearchConfig(
     super_batch_size=2,
     reevaluate_best=2,
 )
-TRAINING = TrainingConfig(learning_rate=0.05, weight_decay=1e-4)
+TRAINING = TrainingConfig(optimizer="sgd", learning_rate=0.05, weight_decay=1e-4)
 
 
 def run(model: SearchableModel | None = None, **changes: Any) -> SearchResult:

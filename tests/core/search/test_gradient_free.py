@@ -31,7 +31,7 @@ def trained() -> SearchableModel:
     """A model that is worth something at 4 bits."""
     model = searchable()
     model.calibrate(list(loader()))
-    trainer = Trainer(model, loss, TrainingConfig(learning_rate=0.05), epochs=8, seed=0)
+    trainer = Trainer(model, loss, TrainingConfig(optimizer="sgd", learning_rate=0.05), epochs=8, seed=0)
     for epoch in range(8):
         trainer.run_epoch(loader(), epoch)
     return model

@@ -159,7 +159,7 @@ def test_learning_rates_follow_the_schedule() -> None:
 
 def test_gradients_are_clipped() -> None:
     def change(limit: float | None) -> float:
-        t = trainer(gradient_clip_norm=limit, momentum=0.0, learning_rate=1.0)
+        t = trainer(optimizer="sgd", gradient_clip_norm=limit, momentum=0.0, learning_rate=1.0)
         before = [p.detach().clone() for p in t.model.parameters()]
         t.run_epoch([next(iter(loader()))], 0)
         moves = [(a - b).detach().norm() for a, b in zip(before, t.model.parameters(), strict=True)]

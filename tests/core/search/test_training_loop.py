@@ -26,7 +26,7 @@ from tests.core.search.small_problem import (
 )
 from tests.core.search.test_resume import Stop, StopOnceAtEveryRecord
 
-SAME = TrainingConfig(learning_rate=RATE, schedule="constant")
+SAME = TrainingConfig(optimizer="sgd", learning_rate=RATE, schedule="constant")
 
 
 class StopAfterEpochs:
