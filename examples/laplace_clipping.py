@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 import gfb_brevitas as gfb
+from gfb_brevitas.extras import install_command
 from gfb_brevitas.files import replacing
 from gfb_brevitas.quant import IntegerFormat, Samples, fake_quantize, mse_optimal_clipping
 from gfb_brevitas.terminal import plain_console
@@ -88,7 +89,7 @@ def draw(values: torch.Tensor, optima: Optima, path: Path) -> None:
     except ImportError as error:
         raise gfb.MissingExtraError(
             "The picture needs the package 'matplotlib', which cannot be imported. "
-            "Install it with: pip install 'gfb-brevitas[plots]'"
+            f"Install it with: {install_command('plots')}"
         ) from error
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     _draw_errors(left, values, optima)

@@ -166,11 +166,35 @@ def test_constraints_pin_every_requirement_inside_its_range(requirement: Require
     assert "+" not in version, "a local version would exclude the other builds of the same release"
 
 
-def test_install_commands_in_messages_name_extras_that_exist() -> None:
+def texts() -> list[Path]:
+    """All that people read or run, but for the tests."""
+    written = [*ROOT.glob("*.md"), ROOT / "Makefile"]
+    for folder in (ROOT / "docs", ROOT / "examples", CORE, INTEGRATIONS):
+        written += [file for kind in ("md", "py", "ipynb", "txt") for file in folder.rglob(f"*.{kind}")]
+    return written
+
+
+def test_install_commands_name_extras_that_exist() -> None:
+    commands = (
+        r"""(?:install |editable )['"]\.\[([\w,]+)\]|install_command\("([\w,]+)"\)|extra="(\w+)", purpose"""
+    )
     named = {
         extra.strip()
-        for source in sources(CORE, INTEGRATIONS)
-        for extras in re.findall(r"gfb-brevitas\[([\w\s,-]+)\]", source.read_text(encoding="utf-8"))
-        for extra in extras.split(",")
+        for file in texts()
+        for found in re.findall(commands, file.read_text(encoding="utf-8"))
+        for extra in "".join(found).split(",")
     }
+    assert {"export", "report", "mlflow", "postgresql"} <= named
     assert named <= set(PROJECT["optional-dependencies"])
+
+
+def test_nobody_is_told_to_install_the_package_by_its_name() -> None:
+    # It is not on the package index: what is there under its name one day may be anybody's.
+    by_name = re.compile(r"(pip|pipx|uv) [^\n]*(install|add) [^\n]*gfb[-_]brevitas(?![-_\w]*/)")
+    found = [
+        f"{file.relative_to(ROOT)}: {line.strip()}"
+        for file in texts()
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if by_name.search(line)
+    ]
+    assert found == []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gfb_brevitas.errors import ConfigurationError, MissingExtraError
+from gfb_brevitas.extras import install_command
 
 
 def load_main(program: str) -> Callable[[list[str]], object]:
@@ -31,7 +32,7 @@ def load_main(program: str) -> Callable[[list[str]], object]:
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"{str(path)!r} needs the package {error.name!r}, which is not installed. All that the examples "
-            "need is installed by: pip install 'gfb-brevitas[examples,export,plots]'"
+            "need is installed by: " + install_command("examples,export,plots,report")
         ) from error
     return _main_of(module, path)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -109,7 +111,7 @@ class Strategy:
         )
 
     def _start(self, state: CmaState) -> Any:
-        import cma  # late: takes a second, and draws in scipy and, where installed, matplotlib
+        cma = _imported_pycma()
         from cma.utilities.utils import ElapsedWCTime
 
         n = self.dimension
@@ -159,6 +161,14 @@ class Strategy:
 
     def _cut(self, point: Vector | float) -> Vector:
         return np.broadcast_to(point, (self.dimension,))[: len(self.coordinates)].copy()
+
+
+def _imported_pycma() -> Any:
+    """Late: it takes a second, and draws in scipy and, where installed, Matplotlib."""
+    with warnings.catch_warnings():
+        # Of functions for pictures, which nothing here calls.
+        warnings.filterwarnings("ignore", "Could not import matplotlib", UserWarning)
+        return importlib.import_module("cma")
 
 
 @contextmanager

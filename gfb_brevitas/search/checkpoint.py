@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ import torch
 from torch import nn
 
 from gfb_brevitas.errors import CheckpointError
-from gfb_brevitas.files import replacing
+from gfb_brevitas.files import put_in_place, replacing
 from gfb_brevitas.search.saving import saving
 
 VERSION = 1
@@ -92,7 +91,7 @@ class CheckpointStore:
         with saving(self.latest), replacing(self.latest) as temporary:
             _write(temporary, {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)})
             if self.latest.exists() and not self._latest_is_damaged:
-                os.replace(self.latest, self.previous)
+                put_in_place(self.latest, self.previous)
         self._latest_is_damaged = False
 
     def save_best(self, best: BestState) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gfb_brevitas.errors import CheckpointError
-from gfb_brevitas.files import sealed, unsealed
+from gfb_brevitas.files import make_folder, sealed, sync_folder, unsealed
 from gfb_brevitas.search.saving import saving
 
 
@@ -42,11 +42,14 @@ class JsonLinesFile:
             self._ends_well = True
 
     def _write(self, line: bytes) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
+        is_new = not self.path.exists()
         with self.path.open("ab") as stream:
             stream.write(line)
             stream.flush()
             os.fsync(stream.fileno())
+        if is_new:
+            sync_folder(self.path.parent)
 
     def read(self) -> list[dict[str, Any]]:
         """All objects up to the first line that is damaged or unfinished."""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import optuna
 
 from gfb_brevitas.errors import ConfigurationError, GfbError
+from gfb_brevitas.extras import install_command
 from gfb_brevitas.search.time_limit import within
 
 Storage = str | optuna.storages.BaseStorage
@@ -230,8 +231,9 @@ def _driver_missing(url: str) -> str:
     scheme = url.split(":", 1)[0]
     if scheme.split("+")[0] == _POSTGRESQL:
         return (
-            f"The storage is a {scheme!r} database and its driver is not installed. Run: pip install "
-            "'gfb-brevitas[postgresql]', and write the URL as 'postgresql+psycopg://USER@HOST/DATABASE'."
+            f"The storage is a {scheme!r} database and its driver is not installed. Write the URL as "
+            "'postgresql+psycopg://USER@HOST/DATABASE', and install the driver with: "
+            f"{install_command('postgresql')}"
         )
     return (
         f"The storage is a {scheme!r} database and its driver is not installed. Install the Python driver "

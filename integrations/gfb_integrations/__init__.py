@@ -6,7 +6,7 @@ them; a function whose dependency is missing raises
 :class:`~gfb_brevitas.errors.MissingExtraError` with the command that installs it.
 
 * :mod:`gfb_integrations.qonnx`: export to QONNX, and proof that the file computes what the model does
-  (``pip install 'gfb-brevitas[export]'``).
+  (in a clone: ``pip install '.[export]'``).
 * :mod:`gfb_integrations.onnxruntime`: the same as QCDQ, executed with ONNX Runtime (extra ``export``).
 * :mod:`gfb_integrations.finn`: what FINN builds, its estimates and its proof (extra ``finn``).
 * :mod:`gfb_integrations.mlflow`: tracking (extra ``mlflow``).

@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib
 
 from gfb_brevitas.errors import MissingExtraError
-
-DISTRIBUTION = "gfb-brevitas"
+from gfb_brevitas.extras import install_command
 
 
 def require(*modules: str, extra: str, purpose: str) -> None:
@@ -26,5 +25,5 @@ def require(*modules: str, extra: str, purpose: str) -> None:
         except ImportError as error:
             raise MissingExtraError(
                 f"{purpose} needs the package {module!r}, which cannot be imported ({error}). "
-                f"Install it with: pip install '{DISTRIBUTION}[{extra}]'"
+                f"Install it with: {install_command(extra)}"
             ) from error

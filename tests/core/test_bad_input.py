@@ -23,6 +23,7 @@ from torch import Tensor, nn
 import gfb_brevitas as gfb
 from gfb_brevitas.adapters.searchable import SearchableModel
 from gfb_brevitas.costs import CallableCost, LatencyTable, WeightSize
+from gfb_brevitas.extras import install_command
 from gfb_brevitas.search.checkpoint import CheckpointStore, load_model_state
 from tests.core.search.small_problem import (
     FEATURES,
@@ -587,7 +588,7 @@ def test_a_missing_extra_is_one_line_with_the_install_command(tmp_path: Path) ->
     ended = completed_python(blocked, cwd=tmp_path)
     assert ended.returncode == 1
     assert ended.stderr.startswith("MissingExtraError: Exporting to QONNX needs the package 'qonnx'")
-    assert ended.stderr.endswith("pip install 'gfb-brevitas[export]'\n") and ended.stderr.count("\n") == 1
+    assert ended.stderr.endswith(f"{install_command('export')}\n") and ended.stderr.count("\n") == 1
 
 
 # --- losses and metrics that are not numbers -----------------------------------------------------

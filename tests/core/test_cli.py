@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from gfb_brevitas.cli import app
 from gfb_brevitas.cli.output import put
+from gfb_brevitas.extras import install_command
 from gfb_brevitas.files import sealed
 from tests.core.search.small_problem import SEARCH, run
 
@@ -193,7 +194,7 @@ def test_a_program_that_needs_a_package(tmp_path: Path) -> None:
         gfb("run", path),
         "MissingExtraError: ",
         "program.py' needs the package 'no_such_package'",
-        "pip install 'gfb-brevitas[examples",
+        install_command("examples,export,plots,report"),
     )
 
 

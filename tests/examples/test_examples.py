@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from gfb_brevitas.extras import install_command
 from tests.core.distributed.processes import free_port
 from tests.forked_python import ForkedPython
 
@@ -141,7 +142,7 @@ def test_the_picture_needs_matplotlib_and_says_so_after_the_numbers(tmp_path: Pa
     output, errors = ended(process)
     assert process.returncode == 1 and "R^2 = " in output
     assert errors.startswith("MissingExtraError: The picture needs the package 'matplotlib'")
-    assert errors.endswith("pip install 'gfb-brevitas[plots]'\n") and errors.count("\n") == 1
+    assert errors.endswith(f"{install_command('plots')}\n") and errors.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from gfb_brevitas.errors import MissingExtraError
+from gfb_brevitas.extras import install_command
 from gfb_integrations._optional import require
 from gfb_integrations.qonnx import export_qonnx, verify
 
@@ -33,7 +35,7 @@ def test_a_missing_package_is_named_with_the_command(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)  # what Python itself does to block an import
     model, x, path = torch.nn.Identity(), torch.zeros(1, 2), tmp_path / "model.onnx"
-    command = r"Install it with: pip install 'gfb-brevitas\[export\]'$"
+    command = f"Install it with: {re.escape(install_command('export'))}$"
     with pytest.raises(
         MissingExtraError, match=f"^Exporting to QONNX needs the package '{module}'.*{command}"
     ):

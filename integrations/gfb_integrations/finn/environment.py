@@ -22,6 +22,7 @@ from tempfile import mkdtemp
 import platformdirs
 
 from gfb_brevitas.errors import ConfigurationError, MissingExtraError
+from gfb_brevitas.files import put_in_place
 
 PYTHON_VARIABLE = "GFB_FINN_PYTHON"
 """Environment variable that names the Python interpreter that has FINN."""
@@ -174,7 +175,7 @@ def _replacing_folder(prefix: Path) -> Iterator[Path]:
         with suppress(OSError):  # another process may have been faster
             if prefix.is_dir():
                 prefix.rmdir()
-            folder.rename(prefix)
+            put_in_place(folder, prefix)
         if not python_of(prefix).is_file():
             raise MissingExtraError(f"FINN could not be installed: {str(prefix)!r} cannot be written.")
     finally:

@@ -2,7 +2,7 @@
 
 :class:`MlflowTracking` is a callback. It writes what happens to a file; a process of its own, the courier,
 delivers it in order and once, so that a server that is slow or away never holds the search up.
-``pip install 'gfb-brevitas[mlflow]'`` installs what is needed.
+``pip install '.[mlflow]'`` installs what is needed.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from gfb_brevitas.files import put_in_place
 from gfb_integrations.mlflow.spool import Event
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def saved_once(model: Any, example: Any, folder: Path, name: str) -> Path:
         save_for_mlflow(model, example, made)
         place = folder / f"{name}-{sha256((made / 'model.onnx').read_bytes()).hexdigest()[:12]}"
         if not place.exists():
-            made.rename(place)
+            put_in_place(made, place)
     return place
 
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+import gfb_brevitas
 import gfb_integrations
 from gfb_integrations.mlflow.courier import ALL_DELIVERED, Mission
 from gfb_integrations.mlflow.spool import LOG, without_password
@@ -139,10 +140,10 @@ def start(
     """
     folder = Path(mission.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    root = str(Path(gfb_integrations.__file__).parents[1])
+    roots = (str(Path(str(package.__file__)).parents[1]) for package in (gfb_integrations, gfb_brevitas))
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
+        "PYTHONPATH": os.pathsep.join(filter(None, (*roots, os.environ.get("PYTHONPATH")))),
         "MLFLOW_TRACKING_URI": mission.uri,
         # One attempt at a time: what happened to it is looked up before the next.
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",

@@ -26,6 +26,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from zlib import crc32
 
+from gfb_brevitas.files import put_in_place
+
 FOLDER = "mlflow"
 EVENTS, OWN_EVENTS, STATE, MODELS = "events.jsonl", "courier.jsonl", "delivered.json", "models"
 LOCK, LOG = "courier.lock", "courier.log"
@@ -195,7 +197,7 @@ class Delivered:
             stream.write(_line(vars(self)))
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, folder / STATE)
+        put_in_place(temporary, folder / STATE)
 
 
 def is_delivered(folder: Path) -> bool:

@@ -3,7 +3,7 @@
 :func:`export_qcdq` writes a plain Brevitas model with ``QuantizeLinear``, ``Clip`` and ``DequantizeLinear``
 nodes, :func:`run` executes the file, :func:`verify` compares its outputs with the model's, and
 :func:`qcdq_limits` says beforehand which quantizers the format cannot carry.
-All need ``pip install 'gfb-brevitas[export]'``.
+All need ``pip install '.[export]'``.
 """
 
 from gfb_integrations.onnxruntime.execution import run

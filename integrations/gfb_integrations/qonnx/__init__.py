@@ -2,7 +2,7 @@
 
 :func:`export_qonnx` writes a plain Brevitas model as a cleaned QONNX file, the input of FINN and of other
 compilers for FPGAs. :func:`verify` runs the file with QONNX and compares it with the model layer by layer.
-Both need ``pip install 'gfb-brevitas[export]'``.
+Both need ``pip install '.[export]'``.
 """
 
 from gfb_integrations.qonnx.export import ExportReport, TensorInfo, export_qonnx, require_export

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import pytest
 from optuna.trial import FrozenTrial
 
 from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.extras import install_command
 from gfb_brevitas.search import bulk_insert
 from gfb_brevitas.search.storages import RUN_ATTRIBUTE, opened_storage
 from gfb_brevitas.search.trial_writer import TrialWriter
@@ -95,7 +97,7 @@ def test_postgresql() -> None:
 
 def test_a_missing_driver_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'gfb-brevitas\[postgresql\]'") as caught:
+    with pytest.raises(ConfigurationError, match=re.escape(install_command("postgresql"))) as caught:
         opened_storage("postgresql+psycopg://me:secret@nowhere/none")
     assert "secret" not in str(caught.value)
 

@@ -12,6 +12,7 @@ from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta
 from optuna_dashboard import get_note, save_note
 
 from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.extras import install_command
 from gfb_brevitas.search import RecordedLayerCost
 from gfb_integrations.optuna_dashboard import DashboardNotes
 from gfb_integrations.optuna_dashboard.candidates import StepCandidates
@@ -188,7 +189,7 @@ def test_a_missing_package_is_named_with_the_command() -> None:
     done = completed_python(WITHOUT)
     for module, line in zip(("optuna_dashboard", "plotly"), done.stdout.splitlines(), strict=True):
         assert f"needs the package {module!r}" in line
-        assert "pip install 'gfb-brevitas[dashboard]'" in line
+        assert install_command("dashboard") in line
 
 
 @pytest.mark.parametrize("note", ["", "Mine.", "[//]: # (gfb: begin)\n\nunfinished"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 
 from gfb_brevitas import RecordedRun
 from gfb_brevitas.errors import CheckpointError, MissingExtraError
+from gfb_brevitas.extras import install_command
 from gfb_integrations._documents import write_document
 from gfb_integrations.finn import FinnEstimate, FinnVerification
 from gfb_integrations.report import write_report
@@ -277,7 +279,7 @@ def test_a_missing_package_is_named_with_the_command(
     run_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    command = r"Install it with: pip install 'gfb-brevitas\[report\]'$"
+    command = f"Install it with: {re.escape(install_command('report'))}$"
     with pytest.raises(
         MissingExtraError, match=f"^Writing a report needs the package '{package}'.*{command}"
     ):
