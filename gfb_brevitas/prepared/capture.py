@@ -130,7 +130,7 @@ def capture(model: nn.Module, call: Call) -> Captured:
 
     with quantizers_as_leaves(model) as sites:
         try:
-            graph = record(run, call.tensors)
+            graph = record(run, call.tensors, {id(p): name for name, p in model.named_parameters()})
             _require_repeatable(graph)
             if not is_functional(graph):
                 graph = _without_mutation(graph, call.tensors)
@@ -152,8 +152,10 @@ def _without_mutation(recorded: fx.GraphModule, inputs: tuple[Tensor, ...]) -> f
     """The same graph with in-place operations as ordinary ones."""
     # Functionalization follows what is derived from arguments: the graph's constants become such.
     constants: list[Any] = []
+    metas: list[dict[str, Any]] = []
     for node in recorded.graph.find_nodes(op="get_attr"):
         constants.append(_attribute(recorded, str(node.target)))
+        metas.append(node.meta)
         first = next(iter(recorded.graph.nodes))
         last_placeholder = recorded.graph.find_nodes(op="placeholder")[-1:] or [first]
         with recorded.graph.inserting_after(last_placeholder[0]):
@@ -164,10 +166,12 @@ def _without_mutation(recorded: fx.GraphModule, inputs: tuple[Tensor, ...]) -> f
     trace = make_fx(torch.func.functionalize(recorded), _error_on_data_dependent_ops=False)
     functional = trace(*inputs, *tensors)
     placeholders = functional.graph.find_nodes(op="placeholder")[len(inputs) :]
-    for number, (node, tensor) in enumerate(zip(placeholders, tensors, strict=True)):
+    for number, (node, tensor, meta) in enumerate(zip(placeholders, tensors, metas, strict=True)):
         functional.register_buffer(f"constant_{number}", tensor)
         with functional.graph.inserting_before(node):
-            node.replace_all_uses_with(functional.graph.get_attr(f"constant_{number}"))
+            constant = functional.graph.get_attr(f"constant_{number}")
+        constant.meta = meta
+        node.replace_all_uses_with(constant)
         functional.graph.erase_node(node)
     return functional
 

@@ -49,7 +49,10 @@ def packed_linear_weight(integers: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class PackConvolutionWeight:
-    """Brings an integer weight, shape ``(out, in / groups, height, width)``, into oneDNN's own layout."""
+    """Brings an integer weight, shape ``(out, in / groups, *kernel)``, into oneDNN's own layout.
+
+    A convolution of one dimension is one of images of a single row.
+    """
 
     stride: tuple[int, ...]
     padding: tuple[int, ...]
@@ -61,6 +64,7 @@ class PackConvolutionWeight:
     def __call__(self, integers: Tensor) -> Tensor:
         """The packed weight."""
         scales = torch.ones(len(integers))
+        integers = integers.unsqueeze(2) if integers.dim() == 3 else integers
         packed: Tensor = torch.ops.onednn.qconv_prepack(
             integers, scales, 1.0, 0, self.stride, self.padding, self.dilation, self.groups, None
         )
@@ -144,7 +148,7 @@ class IntegerLinear(IntegerProduct):
 
 @dataclass(frozen=True, eq=False)
 class IntegerConvolution(IntegerProduct):
-    """A convolution of ``codes`` of shape ``(N, in, height, width)``."""
+    """A convolution of ``codes`` of shape ``(N, in, height, width)`` or ``(N, in, length)``."""
 
     geometry: PackConvolutionWeight | None = None
 
@@ -153,12 +157,14 @@ class IntegerConvolution(IntegerProduct):
     def _run(self, codes: Tensor, weight: tuple[Tensor | None, ...], result: tuple[object, ...]) -> Tensor:
         g = self.geometry
         assert g is not None
+        is_row = codes.dim() == 3
+        codes = codes.unsqueeze(2) if is_row else codes
         codes = codes.contiguous(memory_format=torch.channels_last)
         source = (codes, self.source.scale_number(), self.source.zero_point())
         product: Tensor = torch.ops.onednn.qconv2d_pointwise(
             *source, *weight, g.stride, g.padding, g.dilation, g.groups, *result
         )
-        return product
+        return product.squeeze(2) if is_row else product
 
     def rounded_to(self, target: SiteValues, *, rectified: bool) -> IntegerConvolution:
         """The same product with its result as codes."""

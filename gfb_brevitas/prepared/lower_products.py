@@ -20,6 +20,7 @@ from gfb_brevitas.prepared.integer_products import (
     per_row,
 )
 from gfb_brevitas.prepared.leaf_operators import QUANTIZE
+from gfb_brevitas.prepared.record_operations import PARAMETER
 from gfb_brevitas.prepared.site_values import LARGEST_CODE_BITS, SiteValues, WidthInForce, encode
 from gfb_brevitas.prepared.spread_codes import CODES, codes_behind
 
@@ -45,8 +46,22 @@ def lower_products(graph: fx.Graph, sites: list[WidthInForce], largest_bits: dic
         attempt = _ATTEMPTS.get(node.target)
         if attempt is not None:
             reason = attempt(lowering, node)
-            reasons += [] if reason is None else [f"{node.name}: {reason}"]
+            reasons += [] if reason is None else [f"{_layer(node)}: {reason}"]
     return reasons
+
+
+def _layer(product: fx.Node) -> str:
+    """The name of the layer whose weight comes nearest to a product, or else what the graph calls it."""
+    reached = dict.fromkeys(product.all_input_nodes)
+    for node in (waiting := list(reached)):
+        if PARAMETER in node.meta:
+            name: str = node.meta[PARAMETER]
+            return name.rpartition(".")[0] or name
+        if node.target not in _ATTEMPTS:  # nor past another product
+            new = [n for n in node.all_input_nodes if n not in reached]
+            reached.update(dict.fromkeys(new))
+            waiting += new
+    return product.name
 
 
 def round_products(graph: fx.Graph) -> None:
@@ -74,12 +89,16 @@ class _Lowering:
     def convolution(self, node: fx.Node) -> str | None:
         arguments: tuple[Any, ...] = node.args
         x, weight, bias, stride, padding, dilation, transposed, _, groups = arguments
-        if transposed or len(stride) != 2:
-            return "only two-dimensional convolutions, not transposed"
+        if transposed or len(stride) > 2:
+            return "it is transposed or has more than two dimensions"
+        if len(node.meta["tensor_meta"].shape) != len(stride) + 2:
+            return "its input has no batch dimension"
         codes, site, reason = self._operands(node, x, weight)
         if reason is not None:
             return reason
-        geometry = PackConvolutionWeight(tuple(stride), tuple(padding), tuple(dilation), groups)
+        row = () if len(stride) == 2 else ((1, 0, 1),)  # of one dimension: an image of a single row
+        sizes = zip(*row, *zip(stride, padding, dilation, strict=True), strict=True)
+        geometry = PackConvolutionWeight(*sizes, groups)
         product = IntegerConvolution(codes.meta[CODES], geometry=geometry)
         self._replace(node, product, codes, weight, site, bias, geometry)
         return None

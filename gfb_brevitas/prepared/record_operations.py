@@ -7,7 +7,7 @@ operation; this takes less than a tenth of it.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,9 +19,13 @@ from torch.utils.weak import WeakIdKeyDictionary, WeakTensorKeyDictionary
 
 META = "tensor_meta"
 """Key in a node's ``meta`` that holds shape, strides and type of its value."""
+PARAMETER = "parameter"
+"""Key in a node's ``meta`` that holds the name of the parameter that it is."""
 
 
-def record(function: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> fx.GraphModule:
+def record(
+    function: Callable[..., list[Tensor]], tensors: Sequence[Tensor], names: Mapping[int, str]
+) -> fx.GraphModule:
     """The operations of ``function(*tensors)``, which is called once.
 
     Tensors that it takes from elsewhere (parameters, buffers) are attributes of the graph, not copies.
@@ -29,11 +33,12 @@ def record(function: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> 
     Args:
         function: Takes tensors and returns a list of tensors.
         tensors: What it is called with.
+        names: Names of parameters, by their ``id``.
 
     Returns:
         A graph from these tensors to the list. Operations in place are recorded as such.
     """
-    recorder = _Recorder()
+    recorder = _Recorder(names)
     for number, tensor in enumerate(tensors):
         recorder.enters(tensor, number)
     with recorder:
@@ -49,8 +54,9 @@ def is_functional(recorded: fx.GraphModule) -> bool:
 
 
 class _Recorder(TorchDispatchMode):
-    def __init__(self) -> None:
+    def __init__(self, names: Mapping[int, str]) -> None:
         super().__init__()
+        self._names = names
         self.graph, self.root = fx.Graph(), nn.Module()
         self._nodes: WeakIdKeyDictionary = WeakTensorKeyDictionary()
         self._constants = 0
@@ -97,5 +103,7 @@ class _Recorder(TorchDispatchMode):
         self.root.register_buffer(name, kept, persistent=False)
         node = self.graph.get_attr(name)
         node.meta[META] = _extract_tensor_metadata(kept)
+        if id(tensor) in self._names:
+            node.meta[PARAMETER] = self._names[id(tensor)]
         self._nodes[tensor] = node
         return node

@@ -62,6 +62,8 @@ def spread_codes(graph: fx.Graph, sites: list[WidthInForce], largest_bits: dict[
             _move_past(graph, node)
         elif node.target is aten.max_pool2d_with_indices.default and _is_decoded(node.args[0]):
             _move_past_pooling(graph, node)
+        elif node.target is aten.constant_pad_nd.default and _is_decoded(node.args[0]):
+            _move_past_padding(graph, node)
 
 
 def without_needless_codes(graph: fx.Graph) -> None:
@@ -124,6 +126,24 @@ def _move_past_pooling(graph: fx.Graph, node: fx.Node) -> None:
         values.meta = dict(user.meta)
         user.replace_all_uses_with(values)
         graph.erase_node(user)
+    graph.erase_node(node)
+
+
+def _move_past_padding(graph: fx.Graph, node: fx.Node) -> None:
+    source, padding, *value = node.args
+    assert isinstance(source, fx.Node)
+    codes = codes_behind(source)
+    assert codes is not None
+    if any(value):
+        return  # only of zero every width has a code
+    site = codes.meta[CODES]
+    with graph.inserting_before(node):
+        zero = graph.call_function(site.zero_point)
+        padded = graph.call_function(aten.constant_pad_nd.default, (codes, padding, zero))
+        padded.meta = {**node.meta, CODES: site}
+        values = graph.call_function(decode, (padded, *source.args[1:]))
+        values.meta = dict(node.meta)
+    node.replace_all_uses_with(values)
     graph.erase_node(node)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -49,6 +50,34 @@ def test_convolutions_are_exact(
     computed = product(codes, geometry(weight), scales, no_zero_points(scales), bias)
     values, exact_weight = exactly(source, codes, weight, scales)
     expected = F.conv2d(values, exact_weight, bias.double(), *settings)
+    assert torch.allclose(computed.double(), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_convolutions_of_random_shapes_are_exact(seed: int) -> None:
+    """One and two dimensions, plain, grouped and depthwise, padded and not, strided, dilated."""
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    dimensions = 1 + seed % 2
+    groups = int(rng.choice([1, 2, 4, 12]))
+    inputs, outputs = groups * int(rng.integers(1, 5)), groups * int(rng.integers(1, 4))
+    kernel = [int(k) for k in rng.integers(1, 6, dimensions)]
+    stride, dilation = ([int(n) for n in rng.integers(1, 4, dimensions)] for _ in range(2))
+    padding = [int(rng.integers(0, d * (k - 1) + 1)) for d, k in zip(dilation, kernel, strict=True)]
+    source = site(int(rng.integers(1, 9)), signed=bool(rng.integers(2)), narrow_range=False)
+    codes = codes_of(source, 3, inputs, *(int(n) for n in rng.integers(13, 20, dimensions)))
+    weight = torch.randint(-127, 128, (outputs, inputs // groups, *kernel), dtype=torch.int8)
+    scales, bias = torch.rand(outputs) - 0.5, torch.randn(outputs)
+    row = [(1, 0, 1)] if dimensions == 1 else []
+    geometry = PackConvolutionWeight(
+        *zip(*row, *zip(stride, padding, dilation, strict=True), strict=True), groups
+    )
+    product = IntegerConvolution(source, geometry=geometry)
+    computed = product(codes, geometry(weight), scales, no_zero_points(scales), bias)
+    values, exact_weight = exactly(source, codes, weight, scales)
+    convolve = F.conv1d if dimensions == 1 else F.conv2d
+    expected = convolve(values, exact_weight, bias.double(), stride, padding, dilation, groups)
+    assert computed.shape == expected.shape
     assert torch.allclose(computed.double(), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
 
 

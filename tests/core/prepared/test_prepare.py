@@ -87,13 +87,74 @@ def test_what_integers_cannot_do_stays_in_floating_point_and_is_named() -> None:
     inputs = images()
     searchable = searchable_model(model, inputs)
     _, result = prepared(searchable, inputs, integers=True)
-    assert [reason.split(": ")[1] for reason in result.in_floating_point] == [
-        "its input is not quantized with one scale to at most 8 bits",
-        "only two-dimensional convolutions, not transposed",
+    assert list(result.in_floating_point) == [
+        "0: its input is not quantized with one scale to at most 8 bits",
+        "2: it is transposed or has more than two dimensions",
     ]
     products = [s for s in result.program._steps.values() if isinstance(s.run, IntegerProduct)]
     assert len(products) == 1
     assert share_that_differs(searchable, result.program, [inputs], [4] * len(searchable.profile)) <= 0.01
+
+
+class Padded(nn.Module):
+    """A convolution that pads by itself, and a shortcut that fills up channels, as of option A."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quant = qnn.QuantIdentity()
+        self.conv = qnn.QuantConv2d(3, 32, 3, stride=2, bias=False)
+        self.last = qnn.QuantConv2d(32, 32, 3, bias=False)
+        self.relu = qnn.QuantReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.quant(x)
+        y = self.relu(self.conv(nn.functional.pad(x, (0, 1, 0, 1))))
+        return self.last(nn.functional.pad(y, (1, 1), value=0.0)) + nn.functional.pad(
+            x[:, :, :13, :15], (0, 0, 0, 0, 14, 15)
+        )
+
+
+def rows_network() -> nn.Module:
+    """One dimension: plain, dilated, depthwise, pointwise, grouped and strided."""
+
+    def block(inputs: int, outputs: int, kernel: int, **settings: int) -> list[nn.Module]:
+        conv = qnn.QuantConv1d(inputs, outputs, kernel, bias=False, **settings)
+        return [conv, nn.BatchNorm1d(outputs), qnn.QuantReLU(return_quant_tensor=True)]
+
+    return nn.Sequential(
+        qnn.QuantIdentity(return_quant_tensor=True),
+        *block(3, 32, 5, padding=2),
+        *block(32, 32, 5, padding=4, dilation=2),
+        *block(32, 32, 5, padding=2, groups=32),
+        *block(32, 64, 1),
+        *block(64, 64, 5, stride=2, padding=2, groups=4),
+    )
+
+
+@needs_integers
+@pytest.mark.parametrize("batchnorm", ["running", "batch"])
+def test_one_dimension_and_groups_run_in_integers(batchnorm: BatchNormStatistics) -> None:
+    inputs = torch.randn(64, 3, 128, generator=torch.Generator().manual_seed(0))
+    model = searchable_model(rows_network(), inputs)
+    _, result = prepared(model, inputs, integers=True, batchnorm=batchnorm)
+    assert result.in_floating_point == ()
+    products = [s for s in result.program._steps.values() if isinstance(s.run, IntegerProduct)]
+    assert len(products) == 5
+    shares = [
+        share_that_differs(model, result.program, [inputs], bits, batchnorm)
+        for bits in random_bits(6, len(model.profile))
+    ]
+    assert np.mean(np.array(shares) <= 0.01) >= 0.75
+
+
+@needs_integers
+def test_padding_hands_on_codes() -> None:
+    inputs = images(64, size=30)
+    model = searchable_model(Padded(), inputs)
+    _, result = prepared(model, inputs, integers=True)
+    assert result.in_floating_point == ()
+    for bits in [*random_bits(6, len(model.profile)), np.full(len(model.profile), 1)]:
+        assert share_that_differs(model, result.program, [inputs], bits) <= 0.01
 
 
 @needs_integers
