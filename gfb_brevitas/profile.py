@@ -119,6 +119,32 @@ class RefusedQuantizer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FloatLayer:
+    """A layer that multiplies in floating point, or keeps weights in it: no width of it is searched.
+
+    Attributes:
+        name: Dotted path of the module; ``""`` for the model itself.
+        kind: Class of the module, e.g. ``"Conv2d"``.
+        operands: What no quantizer has rounded: the ``"weights"`` (in a product of two activations: the
+            second one), the ``"inputs"``, or ``"both"``.
+        reason: Why.
+        macs: Multiply-accumulates per sample that it does in floating point.
+        weights: Elements of its weights that stay in floating point.
+        macs_share: ``macs`` as a part of all multiply-accumulates of the model, 0 to 1.
+        weights_share: ``weights`` as a part of all weights of the model's layers, 0 to 1.
+    """
+
+    name: str
+    kind: str
+    operands: Literal["weights", "inputs", "both"]
+    reason: str
+    macs: int
+    weights: int
+    macs_share: float
+    weights_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class UnknownOperator:
     """An operator of the forward pass whose multiply-accumulates nobody knows.
 
@@ -147,6 +173,7 @@ class ModelProfile:
             ``(candidates, len(quantizers))`` belongs to ``quantizers[j]``.
         products: All products of the forward pass.
         unknown_operators: Operators that may multiply, and of which it is not known how much.
+        float_layers: Layers that multiply in floating point, or keep weights in it.
         refused: Quantizers that are not searched.
         constant_weight_bits: Bits of quantized weights whose width is not searched.
         layers: Every operation of the forward pass, for costs of hardware.
@@ -155,6 +182,7 @@ class ModelProfile:
     quantizers: tuple[QuantizerInfo, ...]
     products: tuple[Product, ...] = ()
     unknown_operators: tuple[UnknownOperator, ...] = ()
+    float_layers: tuple[FloatLayer, ...] = ()
     refused: tuple[RefusedQuantizer, ...] = ()
     constant_weight_bits: float = 0.0
     layers: LayerGraph = field(default=LayerGraph(nodes=()), compare=False, repr=False)

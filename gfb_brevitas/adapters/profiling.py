@@ -10,6 +10,7 @@ from torch import nn
 
 from gfb_brevitas.adapters.conversion import Conversion, Site
 from gfb_brevitas.adapters.eligibility import named_proxies
+from gfb_brevitas.adapters.float_layers import find_float_layers
 from gfb_brevitas.adapters.tracing import Trace
 from gfb_brevitas.layer_graph import LayerGraph
 from gfb_brevitas.profile import ModelProfile, QuantizerInfo
@@ -55,6 +56,7 @@ def make_profile(
         quantizers=infos,
         products=products,
         unknown_operators=tuple(trace.unknown.values()),
+        float_layers=find_float_layers(model, products),
         refused=tuple(conversion.refused),
         constant_weight_bits=_unsearched_weight_bits(model, conversion.sites),
         layers=layers,

@@ -12,6 +12,7 @@ import gfb_brevitas as gfb
 from gfb_brevitas import report as tables
 from gfb_brevitas.cli.output import AsJson, errors_in_one_line, output_kept_for, put, tell
 from gfb_brevitas.errors import CheckpointError
+from gfb_brevitas.floating_point import float_layers_headline, stays_in_floats
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 
@@ -41,10 +42,18 @@ def inspect(
         profile = searchable.profile
         put(
             {"quantizers": [vars(info) for info in profile], "refused": [vars(r) for r in profile.refused]}
+            | {"float_layers": [vars(layer) for layer in profile.float_layers]}
             | {"costs": [row.to_dict() for row in costs]},
-            lambda: [tables.profile_table(profile), tables.uniform_costs_table(costs)],
+            lambda: [tables.profile_table(profile), tables.uniform_costs_table(costs), *_floats(profile)],
             as_json=as_json,
         )
+
+
+def _floats(profile: gfb.ModelProfile) -> list[str]:
+    headline = float_layers_headline(profile.float_layers)
+    if not headline:
+        return []
+    return [f"WARNING: {headline}" if stays_in_floats(profile.float_layers) else headline]
 
 
 def show(folder: Run, as_json: AsJson = False) -> None:

@@ -19,6 +19,7 @@ from gfb_brevitas.constraints import Budget, Constraints
 from gfb_brevitas.distributed import current_world, in_all_processes
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.evaluation.batches import Batches, LossFunction, require_batches
+from gfb_brevitas.floating_point import float_layers_headline, float_layers_in_words, stays_in_floats
 from gfb_brevitas.search.callbacks import AnyCallback, EndRecord, notify, require_callbacks
 from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 from gfb_brevitas.search.fingerprint import described, described_model
@@ -152,6 +153,7 @@ def fit(
     loss = FirstCallChecked(loss)
     if resume and run_folder is None:
         raise ConfigurationError("`resume=True` needs the `run_folder` of the run; got None.")
+    _tell_floats(model)
     constraints = Constraints(model.space, budgets, penalty=search.penalty)
     if allocation is None:
         constraints.check_reachable()
@@ -268,6 +270,13 @@ def _initial_allocation(
 
 def _uniform(space: SearchSpace, bits: int | tuple[int, int]) -> BitAllocation:
     return space.uniform(*bits) if isinstance(bits, tuple) else space.uniform(bits)
+
+
+def _tell_floats(model: SearchableModel) -> None:
+    layers = model.profile.float_layers
+    if headline := float_layers_headline(layers):
+        level = logging.WARNING if stays_in_floats(layers) else logging.INFO
+        _logger.log(level, "%s", " ".join([headline, *(f"{x}." for x in float_layers_in_words(layers))]))
 
 
 def _check_kinds(model: object, search: object, training: object, callbacks: object) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.errors import AllocationError, CheckpointError
 from gfb_brevitas.files import unsealed
-from gfb_brevitas.profile import QuantizerInfo, RefusedQuantizer
+from gfb_brevitas.profile import FloatLayer, QuantizerInfo, RefusedQuantizer
 from gfb_brevitas.search.formats import FORMAT, VERSION, require_format, unreadable
 from gfb_brevitas.search.history import History, records_of
 from gfb_brevitas.search.json_lines import JsonLinesFile
@@ -87,6 +87,7 @@ class RecordedRun:
         quantizers: The searchable quantizers in the order of the forward pass, with the ranges and ties
             of the search.
         refused: The quantizers that were not searched.
+        float_layers: The layers that stay in floating point; empty for runs of older versions.
         budgets: The budgets.
         history: All records so far.
         summary: The result in numbers; ``None`` until the run has ended.
@@ -104,6 +105,7 @@ class RecordedRun:
     versions: Mapping[str, str]
     quantizers: tuple[QuantizerInfo, ...]
     refused: tuple[RefusedQuantizer, ...]
+    float_layers: tuple[FloatLayer, ...]
     budgets: tuple[RecordedBudget, ...]
     history: History
     summary: Mapping[str, Any] | None
@@ -125,7 +127,7 @@ class RecordedRun:
             raise CheckpointError(f"{str(path)!r} holds no run. Give the folder of one (`run_folder`).")
         status = read_status(path)
         run_id, configuration, versions = _read(config, _beginning)
-        quantizers, refused, budgets = _read(path / "profile.json", _profile)
+        quantizers, refused, floats, budgets = _read(path / "profile.json", _profile)
         ended = status.is_over
         summary = _read(path / "summary.json", _summary) if ended else None
         layer_costs = path / "layer_costs.json"
@@ -136,6 +138,7 @@ class RecordedRun:
             versions=versions,
             quantizers=quantizers,
             refused=refused,
+            float_layers=floats,
             budgets=budgets,
             history=_history(path / "history.jsonl", summary),
             summary=summary,
@@ -218,7 +221,12 @@ def _beginning(document: Any) -> tuple[str, Mapping[str, Any], Mapping[str, str]
 
 def _profile(
     document: Any,
-) -> tuple[tuple[QuantizerInfo, ...], tuple[RefusedQuantizer, ...], tuple[RecordedBudget, ...]]:
+) -> tuple[
+    tuple[QuantizerInfo, ...],
+    tuple[RefusedQuantizer, ...],
+    tuple[FloatLayer, ...],
+    tuple[RecordedBudget, ...],
+]:
     require_format(document, PROFILE_FORMAT, PROFILE_VERSION)
     known = {field.name for field in fields(QuantizerInfo)}
     quantizers = tuple(
@@ -236,7 +244,8 @@ def _profile(
         )
         for row in document["budgets"]
     )
-    return quantizers, tuple(RefusedQuantizer(**row) for row in document["refused"]), budgets
+    floats = tuple(FloatLayer(**row) for row in document.get("float_layers", ()))
+    return quantizers, tuple(RefusedQuantizer(**row) for row in document["refused"]), floats, budgets
 
 
 def _summary(document: Any) -> Mapping[str, Any]:

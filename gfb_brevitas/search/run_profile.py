@@ -48,6 +48,7 @@ def profile_document(constraints: Constraints) -> dict[str, Any]:
             "version": PROFILE_VERSION,
             "quantizers": quantizers,
             "refused": [asdict(item) for item in space.profile.refused],
+            "float_layers": [asdict(item) for item in space.profile.float_layers],
             "budgets": budgets,
         }
     )

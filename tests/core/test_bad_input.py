@@ -146,7 +146,7 @@ MODELS = [
         "a float model that cannot be traced",
         lambda folder: gfb.quantize_float_model(Branching(), EXAMPLE),
         gfb.UntraceableModelError,
-        ("could not quantize Branching", "TraceError", "torch.fx can trace", "brevitas.nn layers"),
+        ("could not quantize Branching", "torch.fx cannot follow", "TraceError", "brevitas.nn layers"),
     ),
     Case(
         "a float model that is none",

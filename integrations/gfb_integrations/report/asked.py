@@ -6,6 +6,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from gfb_brevitas.floating_point import (
+    float_layers_headline,
+    float_layers_in_words,
+    stays_in_floats,
+)
 from gfb_brevitas.search import RecordedBudget, RecordedRun
 from gfb_integrations.plots.data.table import Cell, DataTable, counted, listed, number_text
 
@@ -61,6 +66,10 @@ def ranges_in_words(run: RecordedRun) -> Iterator[str]:
         reasons.setdefault(item.reason, []).append(item.name)
     for reason, names in reasons.items():
         yield f"Not searched ({reason}): {listed(names, 5)}."
+    if headline := float_layers_headline(run.float_layers):
+        yield f"Warning: {headline}" if stays_in_floats(run.float_layers) else headline
+    for line in float_layers_in_words(run.float_layers):
+        yield f"{line[0].upper()}{line[1:]}."
 
 
 def plan_in_words(run: RecordedRun) -> str:

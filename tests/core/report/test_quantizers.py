@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from gfb_brevitas import Range, SearchableModel, make_searchable
+from gfb_brevitas.floating_point import float_layers_headline, stays_in_floats
 from gfb_brevitas.report import profile_table
 
 
@@ -66,8 +67,22 @@ def test_ties_and_what_is_not_searched_are_listed_below(model: SearchableModel) 
 
 
 def test_nothing_is_listed_where_there_is_nothing() -> None:
-    plain = make_searchable(qnn.QuantLinear(4, 2, bias=False), torch.zeros(1, 4))
-    assert len(printed(profile_table(plain.profile))) == 3
+    layers = nn.Sequential(qnn.QuantIdentity(), qnn.QuantLinear(4, 2, bias=False))
+    plain = make_searchable(layers, torch.zeros(1, 4))
+    assert len(printed(profile_table(plain.profile))) == 4
+
+
+def test_what_stays_in_floating_point_is_listed_with_its_share() -> None:
+    layers = nn.Sequential(qnn.QuantIdentity(), nn.Linear(4, 12), qnn.QuantIdentity(), qnn.QuantLinear(12, 4))
+    profile = make_searchable(layers, torch.zeros(1, 4)).profile
+    text = " ".join(" ".join(printed(profile_table(profile))).split())
+    assert "in floating point (it is PyTorch's Linear, not Brevitas' QuantLinear): 1 (Linear, 50.0%" in text
+    assert stays_in_floats(profile.float_layers)
+    assert float_layers_headline(profile.float_layers) == (
+        "1 layer stays in floating point: 50% of the multiply-accumulates and 50% of the weights, "
+        "of which no budget sees a width."
+    )
+    assert float_layers_headline(()) == "" and not stays_in_floats(())
 
 
 def test_the_table_fits_into_80_columns_with_whole_names() -> None:
@@ -77,5 +92,5 @@ def test_the_table_fits_into_80_columns_with_whole_names() -> None:
         module.add_module(name, layer)
     lines = printed(profile_table(make_searchable(module, torch.zeros(1, 4)).profile))
     assert max(map(len, lines)) <= 80
-    folded = "".join(line.split()[0] for line in lines[2:])
+    folded = "".join(line.split()[0] for line in lines[2 : lines.index("")])
     assert folded == "".join(f"{name}.weight_quant" for name, _ in layers)
