@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, chdir, contextmanager
+from contextlib import ExitStack, chdir, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from gfb_brevitas.configuration.schema import Dashboard
 from gfb_brevitas.constraints import Baseline
 from gfb_brevitas.errors import ConfigurationError, GfbError
 from gfb_brevitas.report import TerminalProgress, add_comparison, summary_tables
+from gfb_brevitas.report.heartbeat import saying_that
 from gfb_brevitas.report.time_left import clock
 from gfb_brevitas.search import RecordedRun, SearchResult
 from gfb_brevitas.search.callbacks import AnyCallback
@@ -50,13 +51,15 @@ def carry_out(run: ConfiguredRun, *, quiet: bool, as_json: bool) -> None:
 class _After:
     """What follows a search: each step happens, whatever becomes of the others."""
 
+    told: bool  # whether a sign of life is printed of a step that takes long
     written: list[Path] = field(default_factory=list)
     failed: dict[str, Exception] = field(default_factory=dict)
 
     def do(self, what: str, step: Callable[[], Any]) -> None:
         """Carry out a step; the file that it returns is one that it wrote."""
         try:
-            made = step()
+            with saying_that(what) if self.told else nullcontext():
+                made = step()
         except Exception as error:
             self.failed[what] = error
         else:
@@ -75,7 +78,8 @@ class _After:
 
 
 def _carried_out(run: ConfiguredRun, *, with_progress: bool) -> tuple[SearchResult, _After]:
-    steps, after = _what_follows(run), _After()  # an extra that is missing is an error before any work
+    steps = _what_follows(run)  # an extra that is missing is an error before any work
+    after = _After(with_progress)
     tracking, notes = _tracking(run), _dashboard_notes(run)
     with ExitStack() as stack:
         # Closed last, when the files that they take along have been written.
@@ -87,7 +91,7 @@ def _carried_out(run: ConfiguredRun, *, with_progress: bool) -> tuple[SearchResu
         result = run.fit(callbacks)
         if run.configuration.baselines:
             train = partial(_train_baselines, run, result, with_progress=with_progress)
-            after.do("Training what the search is compared with", train)
+            _After(False, after.written, after.failed).do("Training what the search is compared with", train)
         for what, step in steps.items():
             after.do(what, partial(step, run, result.model))
         if tracking is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from gfb_brevitas.report.heartbeat import INTERVAL_S, Heartbeat
 from gfb_brevitas.report.time_left import TimeLeft, clock
 from gfb_brevitas.search import (
     Callback,
@@ -26,7 +28,7 @@ class TerminalProgress(Callback):
 
     In a terminal there is one line that is drawn anew: the round, the step with its best feasible loss and
     candidates per second, or the epoch with its loss and validation metric. Elsewhere, in a log file or a
-    notebook, there is one line for each round and nothing else.
+    notebook, there is a line for each round, and one whenever nothing was printed for half a minute.
 
     Example:
         >>> with TerminalProgress() as progress:  # doctest: +SKIP
@@ -35,9 +37,12 @@ class TerminalProgress(Callback):
     Args:
         title: First word of every line.
         console: Where to print.
+        interval_s: The longest that nothing is printed where there is no terminal, in seconds.
     """
 
-    def __init__(self, title: str = "search", console: Console | None = None) -> None:
+    def __init__(
+        self, title: str = "search", console: Console | None = None, *, interval_s: float = INTERVAL_S
+    ) -> None:
         self.console = console or plain_console()
         self._title = title
         self._progress: Progress | None = None
@@ -45,6 +50,8 @@ class TerminalProgress(Callback):
         self._left: TimeLeft | None = None
         self._round = 0
         self._best_feasible_loss = math.nan
+        self._note, self._since = "", 0.0  # of the last record, and when it came
+        self._heartbeat = Heartbeat(self._say_where, interval_s)
 
     def __enter__(self) -> Self:
         """Remove the bar at the end of the block, however it ends."""
@@ -80,6 +87,9 @@ class TerminalProgress(Callback):
             left=clock(self._left.seconds_left),
         )
         self._progress.start()
+        self._since = time.monotonic()
+        if not self.console.is_terminal:
+            self._heartbeat.start()
 
     def on_generation(self, record: GenerationRecord) -> None:
         """Show how the search goes."""
@@ -127,6 +137,7 @@ class TerminalProgress(Callback):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+        self._heartbeat.stop()
 
     def _count(self, record: EpochRecord | StepRecord | GenerationRecord) -> None:
         self._round = record.round
@@ -142,8 +153,19 @@ class TerminalProgress(Callback):
 
     def _print(self, line: str) -> None:
         print_lines(self.console, line)
+        self._heartbeat.printed()
+
+    def _say_where(self) -> None:
+        """A line for a log: what is under way, the time that is left, and the last that is known."""
+        if self._left is None:
+            return
+        waited, left = time.monotonic() - self._since, self._left.seconds_left
+        rest = f"at work for {clock(waited)}" if left is None else f"{clock(max(0.0, left - waited))} left"
+        last = f" ({self._note})" if self._note else ""
+        print_lines(self.console, f"{self._title}: {self._left.under_way}, {rest}{last}")
 
     def _show(self, note: str) -> None:
+        self._note, self._since = note, time.monotonic()
         if self._progress is not None and self._left is not None:
             self._progress.update(
                 self._bar,

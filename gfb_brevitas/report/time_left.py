@@ -41,6 +41,24 @@ class TimeLeft:
         """Epochs and steps that are done."""
         return len(self._epoch_seconds) + len(self._step_seconds)
 
+    @property
+    def under_way(self) -> str:
+        """Which epoch or gradient-free step comes after those that are done."""
+        epochs, steps = len(self._epoch_seconds), len(self._step_seconds)
+        if epochs < self.pretrain_epochs:
+            return f"pretraining, epoch {epochs + 1}/{self.epochs}"
+        per_round = (self.epochs - self.pretrain_epochs) // max(1, self.rounds)
+        if per_round:
+            ended = (epochs - self.pretrain_epochs) // per_round
+        else:
+            ended = steps // max(1, self.steps_per_round)
+        if ended >= self.rounds:
+            return "finishing"
+        where, step = f"round {ended + 1}/{self.rounds}", steps - ended * self.steps_per_round
+        if step < self.steps_per_round:
+            return f"{where}, step {step + 1}/{self.steps_per_round}"
+        return f"{where}, epoch {epochs + 1}/{self.epochs}"
+
     def add(self, record: EpochRecord | StepRecord | GenerationRecord) -> None:
         """Count a record in."""
         if isinstance(record, GenerationRecord):

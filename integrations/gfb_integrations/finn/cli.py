@@ -14,6 +14,7 @@ from rich.table import Table
 from gfb_brevitas.cli.output import say
 from gfb_brevitas.configuration.references import call
 from gfb_brevitas.errors import ConfigurationError, GfbError
+from gfb_brevitas.report.heartbeat import saying_that
 from gfb_brevitas.search import RecordedRun
 from gfb_brevitas.terminal import PlainTable, plain_console, print_lines
 from gfb_integrations.finn import (
@@ -365,7 +366,8 @@ def _verification_table(found: FinnVerification) -> Table:
 
 def _or_exit(action: Callable[[], _T]) -> _T:
     try:
-        return action()
+        with saying_that("FINN"):
+            return action()
     except GfbError as error:
         say(f"Error: {error}")
         raise typer.Exit(1) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -222,3 +223,50 @@ def test_a_result_prints_as_one_short_line() -> None:
     assert text.startswith(f"SearchResult(metric={result.metric:.5g}, 3 quantizers at ")
     assert f"{result.costs[0].name} at {result.costs[0].use:.1%}" in text
     assert "\n" not in text and len(text) < 160
+
+
+# --- in a log file -------------------------------------------------------------------------------
+
+
+class Waiting:
+    """Waits in every epoch and generation until a sign of life was printed."""
+
+    def __init__(self, stream: io.StringIO) -> None:
+        self._stream = stream
+
+    def on_start(self, record: Any) -> None:
+        self._wait()
+
+    def on_generation(self, record: Any) -> None:
+        self._wait()
+
+    def on_epoch(self, record: Any) -> None:
+        self._wait()
+
+    def _wait(self) -> None:
+        begun = len(self._stream.getvalue())
+        while "\n" not in self._stream.getvalue()[begun:]:
+            time.sleep(0.001)
+
+
+def test_long_phases_say_where_they_are_and_what_is_left() -> None:
+    console, stream = console_of(terminal=False)
+    progress = TerminalProgress(console=console, interval_s=0.01)
+    result = run_with(progress, callbacks=[progress, Waiting(stream)])
+    said, epochs = stream.getvalue(), len(result.history.epochs)
+    assert len(re.findall(r"^search: round \d/2, validation", said, re.MULTILINE)) == 2
+    first = r"^search: (pretraining, epoch|round 1/2, step) 1/\d+, at work for 0:\d\d$"
+    assert re.search(first, said, re.MULTILINE)
+    step = r"^search: round 2/2, step 1/1, 0:\d\d left \(step 1/1: .*candidates\)$"
+    assert re.search(step, said, re.MULTILINE)
+    epoch = rf"^search: .*epoch (\d+)/{epochs}, 0:\d\d left \(.*loss .*\)$"
+    assert {"3", str(epochs)} <= set(re.findall(epoch, said, re.MULTILINE))
+
+
+def test_nothing_is_printed_after_the_end() -> None:
+    console, stream = console_of(terminal=False)
+    progress = TerminalProgress(console=console, interval_s=0.01)
+    run_with(progress)
+    ended = stream.getvalue()
+    time.sleep(0.05)
+    assert stream.getvalue() == ended
