@@ -24,7 +24,7 @@ from gfb_brevitas.adapters.marks import FLOAT, Mark, Marks, join, whole_memory
 from gfb_brevitas.adapters.operator_kinds import decomposition, is_free, is_view, operator_name
 from gfb_brevitas.adapters.operator_products import Multiplication, attention, multiplications
 from gfb_brevitas.adapters.selections import Sources, results_of, sources_of_results
-from gfb_brevitas.costs.operator_costs import OperatorCost, operator_cost
+from gfb_brevitas.costs.operator_costs import operator_cost, stated_macs
 from gfb_brevitas.profile import Product, UnknownOperator
 
 _COPIES = {"aten::clone", "aten::_to_copy", "aten::_unsafe_view"}
@@ -82,6 +82,7 @@ class ProductRecorder(TorchDispatchMode):
         self.trace = Trace()
         self.layers: list[str] = []
         self._marks = Marks()
+        self._made_in: dict[int, str] = {}  # memory that was made without values -> layer
         self._silent = 0
         self._decomposing: list[Any] = []
         self._left: dict[str, tuple[str, ...]] = {}  # how values left PyTorch, and their quantizers
@@ -89,6 +90,14 @@ class ProductRecorder(TorchDispatchMode):
             self._marks[tensor] = FLOAT
 
     # --- what hooks report
+
+    def leave_layer(self, output: Any) -> None:
+        """The layer that was entered last has put out ``output``."""
+        if self._left:
+            self.look_for_outside(
+                [t for t in results_of(_unwrapped(output)) if not self._marks.is_unwritten(t)]
+            )
+        self.layers.pop()
 
     @contextmanager
     def silence(self) -> Iterator[None]:
@@ -174,9 +183,10 @@ class ProductRecorder(TorchDispatchMode):
         blank = [t for t in written if self._is_blank(t)]
         before = self._sources(func, args, kwargs, None) if written else None
         out = func(*args, **kwargs)
-        known = self._count(func, args, kwargs, out)
+        made = [*tree_leaves(out), *written]
+        known = self._count(func, args, kwargs, out) or not _computes(made)
         sources = before if written else self._sources(func, args, kwargs, out, even_unmarked=not known)
-        if not (known or _moves_only(out, sources) or self._count_decomposed(func, args, kwargs)):
+        if not (known or _moves_only(made, sources) or self._count_decomposed(func, args, kwargs)):
             self._note_unknown(operator_name(func), _NO_FORMULA, self._names(args, kwargs))
         self._hand_on(func, args, out, sources, written, blank)
         return out
@@ -222,6 +232,7 @@ class ProductRecorder(TorchDispatchMode):
         if operator_name(func).startswith("aten::empty") or operator_name(func).startswith("aten::new_empty"):
             for result in results:
                 self._marks[result] = None
+                self._made_in[result.untyped_storage()._cdata] = self._layer
 
     def _joined(self, sources: Sources | None) -> Mark | None:
         """The mark of what was drawn from sources; ``None`` for zeros and constants of their range."""
@@ -234,15 +245,14 @@ class ProductRecorder(TorchDispatchMode):
     def _count(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> bool:
         """Note what a call multiplies; whether that is known."""
         name = operator_name(func)
-        registered = operator_cost(name)
-        if registered is not None:
-            self._note_registered(registered, args, kwargs)
+        if operator_cost(name) is not None:
+            self._note_registered(name, args, kwargs)
             return True
         found = multiplications(name, _by_schema(func, args, kwargs), out)
         if found is not None:
             self._note_products(found)
             return True
-        return is_free(func) or not _computes(out)
+        return is_free(func)
 
     def _count_decomposed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         simpler = decomposition(func)
@@ -263,10 +273,11 @@ class ProductRecorder(TorchDispatchMode):
         self.trace.unknown = unknown
         return False
 
-    def _note_registered(self, cost: OperatorCost, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not callable(cost.macs):
+    def _note_registered(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        cost = operator_cost(name)
+        if cost is None or not callable(cost.macs):
             return
-        macs = cost.macs(*args, **kwargs)
+        macs = stated_macs(name, cost.macs, args, kwargs)
         tensors = results_of((args, kwargs))
         left, right = (self._marks[tensors[i]] if i < len(tensors) else FLOAT for i in cost.operands)
         if macs:
@@ -277,12 +288,14 @@ class ProductRecorder(TorchDispatchMode):
             left, right = self._operand(one.left), self._operand(one.right)
             self.trace.products.append((self._layer, one.macs, left, right))
 
-    def _note_unknown(self, name: str, reason: str, quantizers: Sequence[str]) -> None:
-        key = name, self._layer
+    def _note_unknown(
+        self, name: str, reason: str, quantizers: Sequence[str], layer: str | None = None
+    ) -> None:
+        key = name, self._layer if layer is None else layer
         seen = self.trace.unknown[key].quantizers if key in self.trace.unknown else ()
         self.trace.unknown[key] = UnknownOperator(
             name=name,
-            layer=self._layer,
+            layer=key[1],
             reason=reason,
             quantizers=tuple(dict.fromkeys((*seen, *quantizers))),
         )
@@ -290,10 +303,9 @@ class ProductRecorder(TorchDispatchMode):
     def _higher_order(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = operator_name(func)
         out = func(*args, **kwargs)
-        registered = operator_cost(name)
         self.look_for_outside((args, kwargs))
-        if registered is not None:
-            self._note_registered(registered, args, kwargs)
+        if operator_cost(name) is not None:
+            self._note_registered(name, args, kwargs)
         elif name == "higher_order::flex_attention":
             self.on_attention(*args[:3], results_of(out)[0])
         else:
@@ -341,17 +353,20 @@ class ProductRecorder(TorchDispatchMode):
         """Note those of the tensors that are read here whose values come from outside PyTorch."""
         for tensor in () if self._silent else results_of(_unwrapped(values)):
             if self._marks.is_unwritten(tensor):
-                self._note_outside(KERNEL, _FROM_OUTSIDE, (), tensor)
+                layer = self._made_in.get(tensor.untyped_storage()._cdata, self._layer)
+                self._note_outside(KERNEL, _FROM_OUTSIDE, (), tensor, layer)
             elif self._left and tensor.dim() > 0 and not self._marks.knows(tensor):
                 names = tuple(name for found in self._left.values() for name in found)
-                self._note_outside(NUMPY, _CAME_BACK.format(how="() or .".join(self._left)), names, tensor)
+                reason = _CAME_BACK.format(how="() or .".join(self._left))
+                self._note_outside(NUMPY, reason, names, tensor, self._layer)
 
-    def _note_outside(self, name: str, reason: str, quantizers: Sequence[str], result: Tensor) -> None:
-        registered = operator_cost(name)
-        if registered is None:
-            self._note_unknown(name, reason, quantizers)
+    def _note_outside(
+        self, name: str, reason: str, quantizers: Sequence[str], result: Tensor, layer: str
+    ) -> None:
+        if operator_cost(name) is None:
+            self._note_unknown(name, reason, quantizers, layer)
         else:
-            self._note_registered(registered, (result,), {})
+            self._note_registered(name, (result,), {})
         self._marks[result] = FLOAT
 
 
@@ -405,15 +420,15 @@ def _repeatable(func: Any) -> bool:
     return torch.Tag.nondeterministic_seeded not in func.tags
 
 
-def _computes(out: Any) -> bool:
+def _computes(made: Sequence[Any]) -> bool:
     """Whether there is a result that is not of integers alone."""
-    tensors = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
-    return any(t.is_floating_point() or t.is_complex() for t in tensors)
+    return any(isinstance(t, Tensor) and (t.is_floating_point() or t.is_complex()) for t in made)
 
 
-def _moves_only(out: Any, sources: list[Sources | None] | None) -> bool:
-    complex_ones = any(isinstance(t, Tensor) and t.is_complex() for t in tree_leaves(out))
-    return not complex_ones and sources is not None and all(found is not None for found in sources)
+def _moves_only(made: Sequence[Any], sources: list[Sources | None] | None) -> bool:
+    """Whether it is known of all results where they are drawn from."""
+    numbers = {id(t) for t in made if isinstance(t, Tensor) and (t.is_floating_point() or t.is_complex())}
+    return sources is not None and len(sources) >= len(numbers) and None not in sources
 
 
 def _by_schema(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:

@@ -208,8 +208,8 @@ def _enter(recorder: ProductRecorder, name: str) -> Callable[..., None]:
 
 
 def _leave(recorder: ProductRecorder) -> Callable[..., None]:
-    def hook(_module: nn.Module, _args: Any, _output: Any) -> None:
-        recorder.layers.pop()
+    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        recorder.leave_layer(output)
 
     return hook
 

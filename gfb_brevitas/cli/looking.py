@@ -43,6 +43,7 @@ def inspect(
         put(
             {"quantizers": [vars(info) for info in profile], "refused": [vars(r) for r in profile.refused]}
             | {"float_layers": [vars(layer) for layer in profile.float_layers]}
+            | {"unknown_operators": [vars(found) for found in profile.unknown_operators]}
             | {"costs": [row.to_dict() for row in costs]},
             lambda: [tables.profile_table(profile), tables.uniform_costs_table(costs), *_floats(profile)],
             as_json=as_json,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from typing import Any, Literal
 
 from gfb_brevitas.errors import ConfigurationError
-from gfb_brevitas.profile import ModelProfile
+from gfb_brevitas.profile import ModelProfile, UnknownOperator
 
 CountMacs = Callable[..., float]
 """The arguments of one call of an operator to its multiply-accumulates, of the whole batch."""
@@ -76,6 +78,37 @@ def register_operator_cost(
 def operator_cost(name: str) -> OperatorCost | None:
     """What was registered for an operator."""
     return _registered.get(name)
+
+
+def stated_macs(name: str, macs: CountMacs, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
+    """What the registered function of an operator says of one call.
+
+    Raises:
+        ConfigurationError: If it fails, or returns something else than a finite number of at least zero.
+    """
+    try:
+        found: Any = macs(*args, **kwargs)
+    except Exception as error:
+        raise ConfigurationError(
+            f"The registered cost of operator {name!r} failed on the arguments of a call: "
+            f"{type(error).__name__}: {error}."
+        ) from error
+    if isinstance(found, bool) or not isinstance(found, Real) or not 0 <= found < math.inf:
+        raise ConfigurationError(
+            f"The registered cost of operator {name!r} must be a finite number of at least zero; "
+            f"got {found!r}."
+        )
+    return float(found)
+
+
+def unknown_in_words(found: UnknownOperator) -> str:
+    """A sentence on an operator of which nobody knows what it multiplies, and what to do."""
+    where = f"the layer {found.layer!r}" if found.layer else "the model itself"
+    return (
+        f"Nobody knows what {found.name} multiplies, which {where} runs ({found.reason}): "
+        "multiply-accumulates are without it, bit operations and costs of hardware are not known. "
+        "gfb_brevitas.register_operator_cost states it."
+    )
 
 
 def require_known_operators(profile: ModelProfile, cost: str) -> None:

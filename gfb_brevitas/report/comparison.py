@@ -14,7 +14,7 @@ from rich.text import Text
 from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.constraints import BudgetUse
 from gfb_brevitas.costs import BitOperations, Cost, MeanActivationBits, MeanWeightBits, WeightSize
-from gfb_brevitas.profile import QuantizerKind
+from gfb_brevitas.profile import ModelProfile, QuantizerKind
 from gfb_brevitas.quantities import difference, is_share, measure, quantity
 from gfb_brevitas.report.budgets import ABOVE, heading_of, use_cell
 from gfb_brevitas.report.names import Name
@@ -35,7 +35,8 @@ class Contender:
         weight_bits: Bits of all quantized weights.
         mean_weight_bits: Mean width over all weights; ``None`` if none is searchable.
         mean_activation_bits: Mean width over all activation values; ``None`` if none is searchable.
-        bit_operations: Multiply-accumulates times both operands' widths, per sample.
+        bit_operations: Multiply-accumulates times both operands' widths, per sample; ``None`` where they are
+            not known.
         epochs: Epochs that it was trained for.
         seconds: Wall time.
         measured: What ``accuracy`` is; a share where this ends with "accuracy".
@@ -52,7 +53,7 @@ class Contender:
     weight_bits: float
     mean_weight_bits: float | None
     mean_activation_bits: float | None
-    bit_operations: float
+    bit_operations: float | None
     epochs: int
     seconds: float
     measured: str = "test accuracy"
@@ -130,7 +131,7 @@ class Contender:
             weight_bits=value(WeightSize()),
             mean_weight_bits=mean(MeanWeightBits(), "weight"),
             mean_activation_bits=mean(MeanActivationBits(), "activation"),
-            bit_operations=value(BitOperations()),
+            bit_operations=value(BitOperations()) if _has_known_products(space.profile) else None,
             epochs=epochs,
             seconds=seconds,
             measured=measured,
@@ -143,6 +144,10 @@ class Contender:
     def to_dict(self) -> dict[str, Any]:
         """The row as plain data for JSON."""
         return asdict(self)
+
+
+def _has_known_products(profile: ModelProfile) -> bool:
+    return bool(profile.products) and not profile.unknown_operators
 
 
 def comparison_table(contenders: Sequence[Contender], title: str) -> Table:
@@ -175,7 +180,9 @@ def _columns(contenders: Sequence[Contender]) -> dict[str, list[Text | str]]:
         columns[heading_of(name)] = [use_cell(use_of(row, name)) for row in contenders]
     if not budgets:
         columns["weights"] = [f"{quantity(row.weight_bits / 8, 3)}B" for row in contenders]
-        columns["bit ops"] = [quantity(row.bit_operations, 3) for row in contenders]
+        columns["bit ops"] = [
+            "-" if row.bit_operations is None else quantity(row.bit_operations, 3) for row in contenders
+        ]
     if len(budgets) < 5:
         columns["W bits"] = [_width(row.mean_weight_bits) for row in contenders]
         columns["A bits"] = [_width(row.mean_activation_bits) for row in contenders]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from rich.table import Table
 
+from gfb_brevitas.costs.operator_costs import unknown_in_words
 from gfb_brevitas.floating_point import float_layers_in_words
 from gfb_brevitas.profile import ModelProfile, QuantizerInfo
 from gfb_brevitas.report.names import Name
@@ -15,8 +16,8 @@ from gfb_brevitas.terminal import compact_table
 def profile_table(profile: ModelProfile, allocation: Mapping[str, int] | None = None) -> Table:
     """A table for the terminal: what is searched, with what it feeds.
 
-    Below it: which quantizers the model ties to one width, what is not searched, and what stays in floating
-    point, with the reason.
+    Below it: which quantizers the model ties to one width, what is not searched, what stays in floating point,
+    with the reason, and which operators nobody knows the cost of.
 
     Args:
         profile: The model's quantizers.
@@ -24,6 +25,7 @@ def profile_table(profile: ModelProfile, allocation: Mapping[str, int] | None = 
     """
     table = compact_table(caption_justify="left")
     notes = [*_ties(profile), *_refusals(profile), *float_layers_in_words(profile.float_layers)]
+    notes += map(unknown_in_words, profile.unknown_operators)
     table.caption = "\n".join(["", *notes]) if notes else None
     table.add_column("quantizer")
     table.add_column("kind", no_wrap=True)

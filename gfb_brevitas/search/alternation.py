@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.constraints import Budget, Constraints
+from gfb_brevitas.costs.operator_costs import unknown_in_words
 from gfb_brevitas.distributed import current_world, in_all_processes
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.evaluation.batches import Batches, LossFunction, require_batches
@@ -159,6 +160,8 @@ def fit(
         constraints.check_reachable()
         for sentence in constraints.idle():
             _logger.warning("%s", sentence)
+    for found in model.profile.unknown_operators:
+        _logger.warning("%s", unknown_in_words(found))
     start = _initial_allocation(model, constraints, search, allocation)
     pretrain = start if search.pretrain_bits is None else _uniform(model.space, search.pretrain_bits)
     data = RunData(

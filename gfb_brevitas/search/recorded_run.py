@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.errors import AllocationError, CheckpointError
 from gfb_brevitas.files import unsealed
-from gfb_brevitas.profile import FloatLayer, QuantizerInfo, RefusedQuantizer
+from gfb_brevitas.profile import FloatLayer, QuantizerInfo, RefusedQuantizer, UnknownOperator
 from gfb_brevitas.search.formats import FORMAT, VERSION, require_format, unreadable
 from gfb_brevitas.search.history import History, records_of
 from gfb_brevitas.search.json_lines import JsonLinesFile
@@ -88,6 +88,7 @@ class RecordedRun:
             of the search.
         refused: The quantizers that were not searched.
         float_layers: The layers that stay in floating point; empty for runs of older versions.
+        unknown_operators: Operators of which nobody knew what they multiply.
         budgets: The budgets.
         history: All records so far.
         summary: The result in numbers; ``None`` until the run has ended.
@@ -113,6 +114,7 @@ class RecordedRun:
     clipping: Mapping[str, Mapping[int, float]] | None
     status: RunStatus
     layer_costs: RecordedLayerCosts | None = None
+    unknown_operators: tuple[UnknownOperator, ...] = ()
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> RecordedRun:
@@ -127,7 +129,7 @@ class RecordedRun:
             raise CheckpointError(f"{str(path)!r} holds no run. Give the folder of one (`run_folder`).")
         status = read_status(path)
         run_id, configuration, versions = _read(config, _beginning)
-        quantizers, refused, floats, budgets = _read(path / "profile.json", _profile)
+        quantizers, refused, floats, unknown, budgets = _read(path / "profile.json", _profile)
         ended = status.is_over
         summary = _read(path / "summary.json", _summary) if ended else None
         layer_costs = path / "layer_costs.json"
@@ -139,6 +141,7 @@ class RecordedRun:
             quantizers=quantizers,
             refused=refused,
             float_layers=floats,
+            unknown_operators=unknown,
             budgets=budgets,
             history=_history(path / "history.jsonl", summary),
             summary=summary,
@@ -225,6 +228,7 @@ def _profile(
     tuple[QuantizerInfo, ...],
     tuple[RefusedQuantizer, ...],
     tuple[FloatLayer, ...],
+    tuple[UnknownOperator, ...],
     tuple[RecordedBudget, ...],
 ]:
     require_format(document, PROFILE_FORMAT, PROFILE_VERSION)
@@ -244,8 +248,13 @@ def _profile(
         )
         for row in document["budgets"]
     )
+    refused = tuple(RefusedQuantizer(**row) for row in document["refused"])
     floats = tuple(FloatLayer(**row) for row in document.get("float_layers", ()))
-    return quantizers, tuple(RefusedQuantizer(**row) for row in document["refused"]), floats, budgets
+    unknown = tuple(
+        UnknownOperator(**row | {"quantizers": tuple(row["quantizers"])})
+        for row in document.get("unknown_operators", ())
+    )
+    return quantizers, refused, floats, unknown, budgets
 
 
 def _summary(document: Any) -> Mapping[str, Any]:

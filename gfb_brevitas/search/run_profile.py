@@ -49,6 +49,7 @@ def profile_document(constraints: Constraints) -> dict[str, Any]:
             "quantizers": quantizers,
             "refused": [asdict(item) for item in space.profile.refused],
             "float_layers": [asdict(item) for item in space.profile.float_layers],
+            "unknown_operators": [asdict(found) for found in space.profile.unknown_operators],
             "budgets": budgets,
         }
     )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from gfb_brevitas.costs.operator_costs import unknown_in_words
 from gfb_brevitas.floating_point import (
     float_layers_headline,
     float_layers_in_words,
@@ -70,6 +71,7 @@ def ranges_in_words(run: RecordedRun) -> Iterator[str]:
         yield f"Warning: {headline}" if stays_in_floats(run.float_layers) else headline
     for line in float_layers_in_words(run.float_layers):
         yield f"{line[0].upper()}{line[1:]}."
+    yield from map(unknown_in_words, run.unknown_operators)
 
 
 def plan_in_words(run: RecordedRun) -> str:

@@ -111,7 +111,7 @@ class Comparison:
             quantity(model.weight_kilobytes),
             model.mean_weight_bits,
             model.mean_activation_bits,
-            quantity(model.bit_operations),
+            None if model.bit_operations is None else quantity(model.bit_operations),
             model.epochs,
         )
 
