@@ -112,7 +112,7 @@ def _time_batch_channel_convolution(args: Sequence[Any], out: Any) -> list[Multi
 
 
 def _fused_attention(args: Sequence[Any], out: Any) -> list[Multiplication]:
-    return attention(*args[:3], out[0] if isinstance(out, (tuple, list)) else out)
+    return attention(args[0], args[1], args[2], out[0] if isinstance(out, (tuple, list)) else out)
 
 
 def _recurrent(weights_of: Callable[[Sequence[Any]], Sequence[Any]]) -> Rule:

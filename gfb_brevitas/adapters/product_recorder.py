@@ -307,7 +307,7 @@ class ProductRecorder(TorchDispatchMode):
         if operator_cost(name) is not None:
             self._note_registered(name, args, kwargs)
         elif name == "higher_order::flex_attention":
-            self.on_attention(*args[:3], results_of(out)[0])
+            self.on_attention(args[0], args[1], args[2], results_of(out)[0])
         else:
             self._note_unknown(name, "what runs within it is not seen", self._names(args, kwargs))
         for result in results_of(out):
@@ -392,7 +392,7 @@ class Surroundings(TorchFunctionMode):
         self._recorder.look_for_outside(operands)
         with self._recorder.silence():
             out = func(*args, **kwargs)
-        self._recorder.on_attention(*operands, out)
+        self._recorder.on_attention(operands[0], operands[1], operands[2], out)
         return out
 
 

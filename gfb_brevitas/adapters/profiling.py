@@ -11,7 +11,7 @@ from torch import nn
 from gfb_brevitas.adapters.conversion import Conversion, Site
 from gfb_brevitas.adapters.eligibility import named_proxies
 from gfb_brevitas.adapters.float_layers import find_float_layers
-from gfb_brevitas.adapters.tracing import Trace
+from gfb_brevitas.adapters.product_recorder import Trace
 from gfb_brevitas.layer_graph import LayerGraph
 from gfb_brevitas.profile import ModelProfile, QuantizerInfo
 

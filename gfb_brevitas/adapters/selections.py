@@ -111,7 +111,7 @@ def _holds_values(tensor: Tensor) -> bool:
 def _constants(args: Sequence[Any], kwargs: Mapping[str, Any], largest: float) -> list[float]:
     """Zero, and numbers that the operator was given, of the operands' magnitude."""
     leaves = tree_leaves((args, kwargs))
-    numbers = [n for n in leaves if isinstance(n, Real) and not isinstance(n, bool)]
+    numbers: list[Any] = [n for n in leaves if isinstance(n, Real) and not isinstance(n, bool)]
     numbers += [t for t in leaves if isinstance(t, Tensor) and t.dim() == 0 and _holds_values(t)]
     return [0.0, *(float(n) for n in numbers if abs(float(n)) <= largest)]
 

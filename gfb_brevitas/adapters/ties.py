@@ -6,7 +6,8 @@ from torch import nn
 
 from gfb_brevitas.adapters.conversion import Conversion, share_scale
 from gfb_brevitas.adapters.eligibility import named_proxies, tensor_quantizer
-from gfb_brevitas.adapters.tracing import ExampleInputs, Trace, trace
+from gfb_brevitas.adapters.product_recorder import Trace
+from gfb_brevitas.adapters.tracing import ExampleInputs, trace
 from gfb_brevitas.errors import ConfigurationError
 
 

@@ -93,7 +93,8 @@ def stated_macs(name: str, macs: CountMacs, args: Sequence[Any], kwargs: Mapping
             f"The registered cost of operator {name!r} failed on the arguments of a call: "
             f"{type(error).__name__}: {error}."
         ) from error
-    if isinstance(found, bool) or not isinstance(found, Real) or not 0 <= found < math.inf:
+    is_number = isinstance(found, Real) and not isinstance(found, bool)
+    if not is_number or not 0 <= float(found) < math.inf:
         raise ConfigurationError(
             f"The registered cost of operator {name!r} must be a finite number of at least zero; "
             f"got {found!r}."

@@ -16,8 +16,8 @@ from gfb_brevitas.terminal import compact_table
 def profile_table(profile: ModelProfile, allocation: Mapping[str, int] | None = None) -> Table:
     """A table for the terminal: what is searched, with what it feeds.
 
-    Below it: which quantizers the model ties to one width, what is not searched, what stays in floating point,
-    with the reason, and which operators nobody knows the cost of.
+    Below it: which quantizers the model ties to one width, what is not searched and what stays in floating
+    point, with the reason, and which operators nobody knows the cost of.
 
     Args:
         profile: The model's quantizers.
