@@ -13,6 +13,8 @@ from gfb_brevitas import report as tables
 from gfb_brevitas.cli.output import AsJson, errors_in_one_line, output_kept_for, put, tell
 from gfb_brevitas.errors import CheckpointError
 from gfb_brevitas.floating_point import float_layers_headline, stays_in_floats
+from gfb_brevitas.search import RecordedSeeds
+from gfb_brevitas.search.seeds import seed_folders
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 
@@ -62,6 +64,9 @@ def show(folder: Run, as_json: AsJson = False) -> None:
     with errors_in_one_line():
         run = _loaded(folder)
         rows = tables.run_rows([run])
+        if isinstance(run, RecordedSeeds):
+            put(rows[0], lambda: tables.runs_tables([run]), as_json=as_json)
+            return
         if run.summary is None:
             put(rows[0], lambda: [_state(run), *tables.runs_tables([run])], as_json=as_json)
             return
@@ -79,7 +84,7 @@ def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
     as_json: AsJson = False,
 ) -> None:
-    """Print runs side by side: metric, budgets, and the bit widths where they are of one model."""
+    """Print runs side by side: metric, use of every budget, bit widths; several seeds in one row."""
     with errors_in_one_line():
         runs = [_loaded(folder) for folder in folders]
         put(tables.run_rows(runs), lambda: tables.runs_tables(runs), as_json=as_json)
@@ -98,10 +103,10 @@ def report(
         tell(str(write_report(folder, output)))
 
 
-def _loaded(folder: Path) -> gfb.RecordedRun:
+def _loaded(folder: Path) -> gfb.RecordedRun | RecordedSeeds:
     if not folder.is_dir():
         raise CheckpointError(f"There is no folder {str(folder)!r}. Give the folder of a run.")
-    return gfb.RecordedRun.load(folder)
+    return RecordedSeeds.load(folder) if seed_folders(folder) else gfb.RecordedRun.load(folder)
 
 
 def _state(run: gfb.RecordedRun) -> str:

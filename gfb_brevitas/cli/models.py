@@ -18,6 +18,7 @@ from gfb_brevitas.errors import CheckpointError, ConfigurationError
 from gfb_brevitas.files import replacing
 from gfb_brevitas.report import profile_table
 from gfb_brevitas.search.run_folder import add_to_summary
+from gfb_brevitas.search.seeds import seed_folders
 
 VERIFIED_SAMPLES = 256
 """Samples that an exported file is compared with the model on, at most."""
@@ -93,6 +94,8 @@ def best_with_samples(folder: Path) -> tuple[nn.Module, Any]:
 
 
 def _best(folder: Path, searchable: gfb.SearchableModel) -> nn.Module:
+    if seed_folders(folder):
+        gfb.RecordedRun.load(folder)  # says which folders there are
     return searchable.freeze(gfb.load_best(folder, searchable)).eval()
 
 

@@ -23,18 +23,38 @@ from gfb_brevitas.configuration import ConfiguredRun
 from gfb_brevitas.configuration.schema import Dashboard
 from gfb_brevitas.constraints import Baseline
 from gfb_brevitas.errors import ConfigurationError, GfbError
-from gfb_brevitas.report import TerminalProgress, add_comparison, summary_tables
+from gfb_brevitas.report import TerminalProgress, add_comparison, run_rows, runs_tables, summary_tables
 from gfb_brevitas.report.heartbeat import saying_that
 from gfb_brevitas.report.time_left import clock
-from gfb_brevitas.search import RecordedRun, SearchResult
+from gfb_brevitas.search import RecordedRun, RecordedSeeds, SearchResult
 from gfb_brevitas.search.callbacks import AnyCallback
 
 
 def carry_out(run: ConfiguredRun, *, quiet: bool, as_json: bool) -> None:
-    """Search, do what follows, and print what came out."""
+    """Search, do what follows, and print what came out; with several seeds of all together."""
+    if run.configuration.seeds == 1:
+        _carry_out(run, quiet=quiet, as_json=as_json)
+        return
+    runs = run.of_each_seed()
+    run.keep()
+    for one in runs:
+        if not (quiet or as_json):
+            tell(f"seed {one.search.seed}, {runs.index(one) + 1} of {len(runs)}")
+        _carry_out(one, quiet=quiet, as_json=as_json, shown=False)
+    folded = RecordedSeeds.load(run.run_folder)
+    files = [str(_report(run, nn.Identity()))] if _reported(run) else []
+    if as_json or not quiet:
+        put(
+            {**run_rows([folded])[0], "files": files},
+            lambda: [*runs_tables([folded]), "\n".join([str(run.run_folder), *files])],
+            as_json=as_json,
+        )
+
+
+def _carry_out(run: ConfiguredRun, *, quiet: bool, as_json: bool, shown: bool = True) -> None:
     with output_kept_for(as_json), _no_silent_exit(), told_in_short(run):
         result, after = _carried_out(run, with_progress=not (quiet or as_json))
-    if as_json or not quiet:
+    if shown and (as_json or not quiet):
         summary = _with_comparison(run, result)
         files = [str(path) for path in after.written]
         put(
@@ -194,11 +214,15 @@ def _what_follows(run: ConfiguredRun) -> dict[str, Callable[[ConfiguredRun, nn.M
     if run.configuration.export:
         importlib.import_module("gfb_integrations.qonnx").require_export()
         steps["Export"] = _export
-    wanted = run.configuration.report
-    if wanted or (wanted is None and _report_is_installed()):
+    if _reported(run):
         importlib.import_module("gfb_integrations.report").require_report()
         steps["Report"] = _report
     return steps
+
+
+def _reported(run: ConfiguredRun) -> bool:
+    wanted = run.configuration.report
+    return _report_is_installed() if wanted is None else wanted
 
 
 def _report_is_installed() -> bool:

@@ -39,9 +39,12 @@ class Keeping:
 
     def on_start(self, record: StartRecord) -> None:
         """The run starts or goes on."""
+        if not (record.resumed and (self.folder / FILE_NAME).exists()):
+            self.write()
+
+    def write(self) -> None:
+        """Write the file."""
         path = self.folder / FILE_NAME
-        if record.resumed and path.exists():
-            return
         content = {CODE_FOLDER: str(self.code), STARTED_IN: str(self.started_in), **self.content}
         with saving(path):
             write_text_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
@@ -80,3 +83,34 @@ def require_free_name(folder: Path) -> None:
             f"{str(path)!r} is where the run keeps its configuration, and it is a file of yours. Give it "
             "another name, or use another `run_folder`."
         )
+
+
+def require_room(folder: Path, content: Mapping[str, Any]) -> None:
+    """Check that the folder of runs of several seeds holds no other runs.
+
+    More seeds may be asked of runs that are there already.
+
+    Raises:
+        ConfigurationError: If it holds a file of the user under the configuration's name.
+        CheckpointError: If it holds a run, or runs of another configuration.
+    """
+    require_free_name(folder)
+    if (folder / "config.json").exists():
+        raise CheckpointError(
+            f"{str(folder)!r} holds a run already. Runs of several seeds need a `run_folder` of their own."
+        )
+    path = folder / FILE_NAME
+    if not path.exists():
+        return
+    then, now = _without_seeds(read_document(path).content), _without_seeds(content)
+    differing = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
+    if differing:
+        raise CheckpointError(
+            f"{str(folder)!r} holds runs of several seeds whose {', '.join(differing)} differ. Go on with "
+            "the same settings, or use another `run_folder`."
+        )
+
+
+def _without_seeds(content: Mapping[str, Any]) -> dict[str, Any]:
+    left_out = (CODE_FOLDER, STARTED_IN, "seeds", "run_folder", "baselines", "report", "export")
+    return {name: value for name, value in content.items() if name not in left_out}

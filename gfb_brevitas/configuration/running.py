@@ -21,6 +21,7 @@ from gfb_brevitas.configuration.keeping import (
     Keeping,
     document_of,
     require_free_name,
+    require_room,
 )
 from gfb_brevitas.configuration.losses import LOSSES, METRICS, Loss, accuracy_on
 from gfb_brevitas.configuration.objects import as_dict, budgets_of, rule_of, tupled
@@ -36,6 +37,7 @@ from gfb_brevitas.search.callbacks import AnyCallback, require_callbacks
 from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 from gfb_brevitas.search.presets import preset
 from gfb_brevitas.search.result import SearchResult
+from gfb_brevitas.search.seeds import folder_of_seed
 from gfb_brevitas.search.storages import absolute_storage
 from gfb_brevitas.search.training_loop import TrainingLoop
 
@@ -108,6 +110,31 @@ class ConfiguredRun:
     def run_folder(self) -> Path:
         """Where the run is kept."""
         return Path(self.configuration.run_folder)
+
+    def of_each_seed(self) -> list[ConfiguredRun]:
+        """A run for every seed, each in a folder of its own; the run itself where there is one seed."""
+        if self.configuration.seeds == 1:
+            return [self]
+        first = self.search.seed
+        return [self._of_seed(seed) for seed in range(first, first + self.configuration.seeds)]
+
+    def _of_seed(self, seed: int) -> ConfiguredRun:
+        content = {key: value for key, value in self.document.content.items() if key != "seeds"}
+        content["search"] = {**content.get("search", {}), "seed": seed}
+        content["run_folder"] = str(folder_of_seed(self.run_folder, seed))
+        content["name"] = f"{self.configuration.name or self.run_folder.resolve().name}-seed-{seed}"
+        return ConfiguredRun.of(replace(self.document, content=content), self.code, self.started_in)
+
+    def keep(self) -> None:
+        """Write the configuration of runs of several seeds into their folder.
+
+        Raises:
+            ConfigurationError: If a file of the user is there.
+            CheckpointError: If a run or other runs are there, or it cannot be written.
+        """
+        require_room(self.run_folder, self.document.content)
+        self.run_folder.mkdir(parents=True, exist_ok=True)
+        self._keeping.write()
 
     @property
     def storage(self) -> str | None:

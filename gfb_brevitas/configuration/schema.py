@@ -237,6 +237,8 @@ class RunConfiguration(_Section):
             rest as wide as the budgets allow; uniform widths, ``3`` or ``[4, 8]`` (weights, activations).
             Each takes as many epochs as the search, with the same settings, in a folder ``baselines/...``;
             ``[]`` trains none. Rules keep what they fix; ``callbacks`` are not called.
+        seeds: How many times the run is done, with the seeds ``search.seed``, ``search.seed`` + 1 and so on,
+            each in a folder ``seed-...`` of ``run_folder``, with baselines of its own.
         preset: Settings of the paper that ``search`` and ``training`` go on from.
         search: Settings of :class:`gfb_brevitas.SearchConfig`.
         training: Settings of :class:`gfb_brevitas.TrainingConfig`, functions as module:function; or a class
@@ -270,6 +272,7 @@ class RunConfiguration(_Section):
     rules: list[Rules] = []
     budgets: list[Budgets] = []
     baselines: Baselines = ["auto"]
+    seeds: Annotated[int, Field(ge=1)] = 1
     preset: Literal["cifar", "imagenet", "cityscapes"] | None = None
     search: Annotated[dict[str, Any], WithJsonSchema(_settings_schema(SearchConfig))] = {}
     training: Annotated[dict[str, Any] | str, WithJsonSchema(_settings_or_reference(TrainingConfig))] = {}

@@ -3,38 +3,126 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from gfb_brevitas.report.budgets import ABOVE, heading_of, use_cell
+from gfb_brevitas.report.comparison import (
+    Contender,
+    budgets_of,
+    comparison_of,
+    comparison_table,
+    use_of,
+)
 from gfb_brevitas.report.names import Name
-from gfb_brevitas.report.verdict import comparison_in_words
-from gfb_brevitas.search import RecordedRun
+from gfb_brevitas.report.verdict import comparison_in_words, notes_of, verdict
+from gfb_brevitas.search import RecordedRun, RecordedSeeds
+from gfb_brevitas.search.seeds import spread
 from gfb_brevitas.terminal import compact_table
 
 
-def run_rows(runs: Sequence[RecordedRun]) -> list[dict[str, Any]]:
+def run_rows(runs: Sequence[RecordedRun | RecordedSeeds]) -> list[dict[str, Any]]:
     """Runs as plain data: how far each is, its metric, its budgets and its allocation.
 
     Args:
-        runs: The runs; of one that has not ended the last round counts.
+        runs: The runs; of one that has not ended the last round counts. Runs of several seeds are one row:
+            means, the standard deviation of the metrics, the largest use of every budget, a row of each seed.
     """
-    return [_row(run) for run in runs]
+    return [_folded(run) if isinstance(run, RecordedSeeds) else _row(run) for run in runs]
 
 
-def runs_tables(runs: Sequence[RecordedRun]) -> list[Table | str]:
+def runs_tables(runs: Sequence[RecordedRun | RecordedSeeds]) -> list[Table | str]:
     """What the terminal shows: a row per run, how each compares with fixed widths, the widths side by side.
 
     Args:
-        runs: The runs.
+        runs: The runs. One of several seeds alone is shown with a row and the widths of each seed.
     """
-    rows = run_rows(runs)
-    words = {str(run.path): comparison_in_words(run.summary or {}) for run in runs}
+    alone = runs[0] if len(runs) == 1 else None
+    parts: list[Table | str] = []
+    if isinstance(alone, RecordedSeeds):
+        shown = run_rows(alone.runs)
+        compared = folded_comparison(alone.runs)
+        if len(compared) > 1:
+            parts.append(comparison_table(compared, f"{compared[-1].measured}, {len(alone.runs)} seeds"))
+        overview = _overview([*run_rows(runs), *shown])
+    else:
+        shown = run_rows(runs)
+        overview = _overview(shown)
+    words = {str(run.path): _words(run) for run in runs}
     judged = "\n".join(f"{name}: {' '.join(said)}" for name, said in words.items() if said)
-    parts: list[Table | str] = [_overview(rows), *([judged] if judged else [])]
-    return [*parts, _widths(rows)] if any(row["allocation"] for row in rows) else parts
+    parts = [overview, *parts, *([judged] if judged else [])]
+    return [*parts, _widths(shown)] if any(row["allocation"] for row in shown) else parts
+
+
+def _words(run: RecordedRun | RecordedSeeds) -> list[str]:
+    if isinstance(run, RecordedRun):
+        return comparison_in_words(run.summary or {})
+    notes = [note for one in run.runs for note in notes_of(one.summary or {})]
+    return verdict(folded_comparison(run.runs), list(dict.fromkeys(notes)))
+
+
+def folded_comparison(runs: Sequence[RecordedRun]) -> list[Contender]:
+    """The comparisons of runs of several seeds as one: means, and the largest use of every budget."""
+    found = [rows for run in runs if (rows := comparison_of(run.summary or {}))]
+    names = dict.fromkeys(row.name for rows in found for row in rows)
+    same = [[row for rows in found for row in rows if row.name == name] for name in names]
+    return sorted((_mean_of(rows) for rows in same if len(rows) == len(found)), key=lambda row: row.searched)
+
+
+def _mean_of(rows: Sequence[Contender]) -> Contender:
+    costs = [
+        max((use for row in rows if (use := use_of(row, name)) is not None), key=lambda use: use.use)
+        for name in budgets_of(rows)
+    ]
+    return replace(
+        rows[0],
+        accuracy=fmean(row.accuracy for row in rows),
+        spread=spread([row.accuracy for row in rows]),
+        test=_mean([row.test for row in rows]),
+        weight_bits=fmean(row.weight_bits for row in rows),
+        mean_weight_bits=_mean([row.mean_weight_bits for row in rows]),
+        mean_activation_bits=_mean([row.mean_activation_bits for row in rows]),
+        bit_operations=fmean(row.bit_operations for row in rows),
+        seconds=fmean(row.seconds for row in rows),
+        costs=tuple(costs),
+    )
+
+
+def _folded(seeds: RecordedSeeds) -> dict[str, Any]:
+    rows = [_row(run) for run in seeds.runs]
+    states = {row["state"] for row in rows}
+    folded: dict[str, Any] = {
+        "run": str(seeds.path),
+        "state": states.pop()
+        if len(states) == 1
+        else f"{sum(r['state'] == 'ended' for r in rows)}/{len(rows)}",
+        "seed": f"{rows[0]['seed']}-{rows[-1]['seed']}",
+        "seconds": sum(row["seconds"] for row in rows),
+    }
+    for name in ("metric", "test_metric"):
+        values = [row[name] for row in rows if row[name] is not None]
+        folded |= {name: _mean(values), f"{name}_spread": spread(values) if values else None}
+    folded |= {name: rows[0][name] for name in ("rounds", "epochs", "evaluations")}
+    uses = [cost for row in rows for cost in row["costs"]]
+    names = dict.fromkeys(cost["name"] for cost in uses)
+    largest = [max((c for c in uses if c["name"] == name), key=lambda c: c["use"] or 0) for name in names]
+    widths = {name: _span([row["allocation"].get(name) for row in rows]) for name in rows[0]["allocation"]}
+    return {**folded, "costs": largest, "allocation": widths, "seeds": rows}
+
+
+def _span(widths: Sequence[int | None]) -> int | str:
+    """One width, or the smallest and the largest."""
+    known = [width for width in widths if width is not None]
+    return min(known) if min(known) == max(known) else f"{min(known)}-{max(known)}"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def _row(run: RecordedRun) -> dict[str, Any]:
@@ -80,7 +168,7 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str | Text]]:
     columns: dict[str, list[str | Text]] = {"state": [row["state"] for row in rows]}
     for name, heading in (("metric", "metric"), ("test_metric", "test")):
         if name == "metric" or any(row[name] is not None for row in rows):
-            columns[heading] = ["–" if row[name] is None else f"{row[name]:.4g}" for row in rows]
+            columns[heading] = [_with_spread(row[name], row.get(f"{name}_spread")) for row in rows]
     for budget in dict.fromkeys(cost["name"] for row in rows for cost in row["costs"]):
         columns[heading_of(budget)] = [use_cell(_cost(row, budget)) for row in rows]
     for name, heading in (("epochs", "epochs"), ("evaluations", "candi-\ndates"), ("seed", "seed")):
@@ -91,6 +179,12 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str | Text]]:
         if _width(columns) > 62:
             del columns[heading]
     return columns
+
+
+def _with_spread(value: float | None, around: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if around is None else f"{value:.4g} ± {around:.2g}"
 
 
 def _width(columns: Mapping[str, Sequence[str | Text]]) -> int:

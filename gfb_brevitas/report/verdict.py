@@ -29,9 +29,13 @@ def verdict(contenders: Sequence[Contender], notes: Sequence[str] = ()) -> list[
 
 def comparison_in_words(summary: Mapping[str, Any]) -> list[str]:
     """The :func:`verdict` on the comparison in a ``summary.json``; nothing where there is none."""
+    return verdict(comparison_of(summary), notes_of(summary))
+
+
+def notes_of(summary: Mapping[str, Any]) -> list[str]:
+    """What a ``summary.json`` says of fixed widths that were not trained."""
     notes = summary.get("comparison_notes")
-    known = [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
-    return verdict(comparison_of(summary), known)
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
 
 
 def _sentences(this: Contender, others: Sequence[Contender], notes: Sequence[str]) -> Iterator[str]:

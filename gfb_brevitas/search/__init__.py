@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gfb_brevitas.search.recorded_run import EvaluatedCandidates, RecordedBudget, RecordedRun
     from gfb_brevitas.search.result import SearchResult
     from gfb_brevitas.search.run_status import RunStatus
+    from gfb_brevitas.search.seeds import RecordedSeeds, SeedResults, over_seeds
     from gfb_brevitas.search.training import EpochOutcome
     from gfb_brevitas.search.training_loop import TrainingEpoch, TrainingLoop
 else:
@@ -51,10 +52,12 @@ __all__ = [
     "RecordedLayerCost",
     "RecordedLayerCosts",
     "RecordedRun",
+    "RecordedSeeds",
     "RoundRecord",
     "RunStatus",
     "SearchConfig",
     "SearchResult",
+    "SeedResults",
     "StartRecord",
     "StepOutcome",
     "StepRecord",
@@ -63,5 +66,6 @@ __all__ = [
     "TrainingLoop",
     "fit",
     "load_best",
+    "over_seeds",
     "preset",
 ]

@@ -126,7 +126,9 @@ class RecordedRun:
         path = Path(folder)
         config = path / "config.json"
         if not config.is_file():
-            raise CheckpointError(f"{str(path)!r} holds no run. Give the folder of one (`run_folder`).")
+            seeds = ", ".join(sorted(found.parent.name for found in path.glob("seed-*/config.json")))
+            which = f"of several seeds: give {seeds}" if seeds else "(`run_folder`)"
+            raise CheckpointError(f"{str(path)!r} holds no run. Give the folder of one {which}.")
         status = read_status(path)
         run_id, configuration, versions = _read(config, _beginning)
         quantizers, refused, floats, unknown, budgets = _read(path / "profile.json", _profile)

@@ -14,20 +14,22 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from gfb_brevitas import __version__
-from gfb_brevitas.search import RecordedRun
+from gfb_brevitas.search import RecordedRun, RecordedSeeds
 from gfb_integrations.plots.data.table import cell_text
 from gfb_integrations.report import asked, outcome, proof
 from gfb_integrations.report.charts import charts, comparison_chart
 from gfb_integrations.report.files import linked_files
 from gfb_integrations.report.finn import finn_sections
+from gfb_integrations.report.seeds import SeedsTable
 
 
-def rendered(run: RecordedRun, folder_of_page: Path) -> str:
+def rendered(run: RecordedRun, folder_of_page: Path, seeds: RecordedSeeds | None = None) -> str:
     """The page of a run.
 
     Args:
         run: The run.
         folder_of_page: The folder that it will stand in, for its links.
+        seeds: The runs of all seeds, if it is one of several.
     """
     search = run.configuration.get("search", {})
     text = (
@@ -35,7 +37,8 @@ def rendered(run: RecordedRun, folder_of_page: Path) -> str:
         .get_template("page.html")
         .render(
             run=run,
-            name=run.path.resolve().name,
+            name=(run if seeds is None else seeds).path.resolve().name,
+            seeds=None if seeds is None else SeedsTable(seeds=seeds),
             version=__version__,
             written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             ended=run.summary is not None,

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from gfb_brevitas.files import write_text_atomically
-from gfb_brevitas.search import RecordedRun
+from gfb_brevitas.search import RecordedRun, RecordedSeeds
 from gfb_brevitas.search.saving import saving
+from gfb_brevitas.search.seeds import seed_folders
 from gfb_integrations._optional import require
 
 FILE_NAME = "report.html"
@@ -25,7 +26,8 @@ def write_report(run_folder: str | os.PathLike[str], path: str | os.PathLike[str
         PosixPath('runs/digits/report.html')
 
     Args:
-        run_folder: The folder of a run. Nothing in it changes but the report.
+        run_folder: The folder of a run. Nothing in it changes but the report. Of runs of several seeds all
+            are told, and the one with the middle metric is drawn.
         path: The file; by default ``report.html`` in the folder.
 
     Returns:
@@ -38,9 +40,10 @@ def write_report(run_folder: str | os.PathLike[str], path: str | os.PathLike[str
     require_report()
     from gfb_integrations.report.page import rendered
 
-    run = RecordedRun.load(run_folder)
-    target = run.path / FILE_NAME if path is None else Path(path)
-    text = rendered(run, folder_of_page=target.parent)
+    seeds = RecordedSeeds.load(run_folder) if seed_folders(Path(run_folder)) else None
+    run = RecordedRun.load(run_folder) if seeds is None else seeds.middle
+    target = Path(run_folder) / FILE_NAME if path is None else Path(path)
+    text = rendered(run, folder_of_page=target.parent, seeds=seeds)
     with saving(target):
         write_text_atomically(target, text)
     return target

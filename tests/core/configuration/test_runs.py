@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from statistics import fmean, stdev
 
 import pytest
 import torch
@@ -313,3 +314,37 @@ def test_a_budget_that_no_uniform_widths_keep_is_said(folder: Path) -> None:
     assert "With 8 bits for the input, the first and the last layer nothing keeps the budgets." in " ".join(
         result.stdout.split()
     )
+
+
+def test_runs_of_several_seeds_are_kept_apart_and_shown_together(folder: Path) -> None:
+    search = ["run", "search.yaml", "seeds=3", "search.seed=5", "storage=sqlite:///studies.db"]
+    first = command(*search)
+    assert first.exit_code == 0, first.output
+    assert "seed 6, 2 of 3" in first.stdout
+    runs = [gfb.RecordedRun.load(f"run/seed-{seed}") for seed in (5, 6, 7)]
+    assert [run.configuration["search"]["seed"] for run in runs] == [5, 6, 7]
+    metrics = [run.summary["metric"] for run in runs if run.summary is not None]
+    folded = json.loads(command("show", "run", "--json").stdout)
+    assert folded["metric"] == pytest.approx(fmean(metrics))
+    assert folded["metric_spread"] == pytest.approx(stdev(metrics))
+    assert [row["metric"] for row in folded["seeds"]] == metrics and folded["state"] == "ended"
+    assert max(row["costs"][0]["use"] for row in folded["seeds"]) == folded["costs"][0]["use"]
+    shown = " ".join(command("show", "run").stdout.split())
+    assert f"{fmean(metrics):.4g} ± {stdev(metrics):.2g}" in shown and "seed-7" in shown
+    rows = [row["accuracy"] for run in runs for row in (run.summary or {})["comparison"][:1]]
+    assert f"{fmean(rows):.2%} ± {100 * stdev(rows):.2f}" in shown
+    assert "run" in command("compare", "run", "run/seed-5").stdout
+    # The same command, or the folder, goes on with what is not done; more seeds may be asked.
+    before = [Path(f"run/seed-{seed}/history.jsonl").read_bytes() for seed in (5, 6, 7)]
+    again = [*search, "-q", "seeds=4"]
+    assert command(*again).exit_code == 0
+    assert command("resume", "run", "-q").exit_code == 0
+    assert [Path(f"run/seed-{seed}/history.jsonl").read_bytes() for seed in (5, 6, 7)] == before
+    assert len(gfb.search.RecordedSeeds.load("run").runs) == 4
+    assert_one_line(command(*search, "bits=[2, 5]"), "holds runs of several seeds whose bits differ")
+
+
+def test_a_folder_of_a_run_takes_no_runs_of_several_seeds(folder: Path) -> None:
+    assert command("run", "search.yaml", "-q", "baselines=[]").exit_code == 0
+    assert_one_line(command("run", "search.yaml", "seeds=2"), "holds a run already", "`run_folder`")
+    assert command("run", "search.yaml", "seeds=0").exit_code == 1
