@@ -17,6 +17,7 @@ from gfb_brevitas.costs import BitOperations, Cost, MeanActivationBits, MeanWeig
 from gfb_brevitas.profile import ModelProfile, QuantizerKind
 from gfb_brevitas.quantities import difference, is_share, measure, quantity
 from gfb_brevitas.report.budgets import ABOVE, heading_of, use_cell
+from gfb_brevitas.report.columns import Columns, fitted
 from gfb_brevitas.report.names import Name
 from gfb_brevitas.space import SearchSpace
 from gfb_brevitas.terminal import compact_table
@@ -167,12 +168,10 @@ def comparison_table(contenders: Sequence[Contender], title: str) -> Table:
     return table
 
 
-def _columns(contenders: Sequence[Contender]) -> dict[str, list[Text | str]]:
+def _columns(contenders: Sequence[Contender]) -> Columns:
     """Cells by heading."""
     shares = all(is_share(row.measured) for row in contenders)
-    columns: dict[str, list[Text | str]] = {
-        "accuracy" if shares else "metric": [row.shown for row in contenders]
-    }
+    columns: Columns = {"accuracy" if shares else "metric": [row.shown for row in contenders]}
     if any(row.test is not None for row in contenders):
         columns["test"] = [row.shown_test for row in contenders]
     budgets = budgets_of(contenders)
@@ -180,16 +179,12 @@ def _columns(contenders: Sequence[Contender]) -> dict[str, list[Text | str]]:
         columns[heading_of(name)] = [use_cell(use_of(row, name)) for row in contenders]
     if not budgets:
         columns["weights"] = [f"{quantity(row.weight_bits / 8, 3)}B" for row in contenders]
-        columns["bit ops"] = [
-            "-" if row.bit_operations is None else quantity(row.bit_operations, 3) for row in contenders
-        ]
-    if len(budgets) < 5:
-        columns["W bits"] = [_width(row.mean_weight_bits) for row in contenders]
-        columns["A bits"] = [_width(row.mean_activation_bits) for row in contenders]
-    if len(budgets) < 3:
-        columns["epochs"] = [str(row.epochs) for row in contenders]
+        columns["bit ops"] = [quantity(row.bit_operations, 3) for row in contenders]
+    columns["W bits"] = [_width(row.mean_weight_bits) for row in contenders]
+    columns["A bits"] = [_width(row.mean_activation_bits) for row in contenders]
+    columns["epochs"] = [str(row.epochs) for row in contenders]
     columns["time"] = [f"{row.seconds:.0f} s" for row in contenders]
-    return columns
+    return fitted(columns, ("epochs", "A bits", "W bits", "time"))
 
 
 def budgets_of(contenders: Sequence[Contender]) -> list[str]:

@@ -8,9 +8,9 @@ from statistics import fmean
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from gfb_brevitas.report.budgets import ABOVE, heading_of, use_cell
+from gfb_brevitas.report.columns import ROOM_BESIDE_A_NAME, Columns, fitted, width_of
 from gfb_brevitas.report.comparison import (
     Contender,
     budgets_of,
@@ -86,7 +86,7 @@ def _mean_of(rows: Sequence[Contender]) -> Contender:
         weight_bits=fmean(row.weight_bits for row in rows),
         mean_weight_bits=_mean([row.mean_weight_bits for row in rows]),
         mean_activation_bits=_mean([row.mean_activation_bits for row in rows]),
-        bit_operations=fmean(row.bit_operations for row in rows),
+        bit_operations=_mean([row.bit_operations for row in rows]),
         seconds=fmean(row.seconds for row in rows),
         costs=tuple(costs),
     )
@@ -151,21 +151,35 @@ def _row(run: RecordedRun) -> dict[str, Any]:
 
 
 def _overview(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = compact_table(caption_justify="left")
-    table.add_column("run")
     columns = _columns(rows)
-    for heading in columns:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for place, row in enumerate(rows):
-        table.add_row(Name(row["run"]), *(cells[place] for cells in columns.values()))
+    kept = fitted(columns, ("candi-\ndates", "epochs", "seed", "time"))
+    table = _upright(rows, kept) if width_of(kept) <= ROOM_BESIDE_A_NAME else _lying(rows, columns)
     if not all(cost["feasible"] for row in rows for cost in row["costs"]):
         table.caption = f"{ABOVE} above the budget"
     return table
 
 
-def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str | Text]]:
-    """Cells by heading."""
-    columns: dict[str, list[str | Text]] = {"state": [row["state"] for row in rows]}
+def _upright(rows: Sequence[Mapping[str, Any]], columns: Columns) -> Table:
+    """A row for every run."""
+    table = compact_table(caption_justify="left")
+    table.add_column("run")
+    for heading in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for place, row in enumerate(rows):
+        table.add_row(Name(row["run"]), *(cells[place] for cells in columns.values()))
+    return table
+
+
+def _lying(rows: Sequence[Mapping[str, Any]], columns: Columns) -> Table:
+    """A column for every run, where there are too many budgets for a row."""
+    table = _side_by_side("run", rows)
+    for heading, cells in columns.items():
+        table.add_row(heading.replace("-\n", "").replace("\n", " "), *cells)
+    return table
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> Columns:
+    columns: Columns = {"state": [row["state"] for row in rows]}
     for name, heading in (("metric", "metric"), ("test_metric", "test")):
         if name == "metric" or any(row[name] is not None for row in rows):
             columns[heading] = [_with_spread(row[name], row.get(f"{name}_spread")) for row in rows]
@@ -174,10 +188,6 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str | Text]]:
     for name, heading in (("epochs", "epochs"), ("evaluations", "candi-\ndates"), ("seed", "seed")):
         columns[heading] = [str(row[name]) for row in rows]
     columns["time"] = [f"{row['seconds']:.0f} s" for row in rows]
-    # What is not about the result goes first where there is no room.
-    for heading in ("candi-\ndates", "epochs", "seed"):
-        if _width(columns) > 62:
-            del columns[heading]
     return columns
 
 
@@ -187,21 +197,20 @@ def _with_spread(value: float | None, around: float | None) -> str:
     return f"{value:.4g}" if around is None else f"{value:.4g} ± {around:.2g}"
 
 
-def _width(columns: Mapping[str, Sequence[str | Text]]) -> int:
-    """Characters that columns take."""
-    parts = ((*heading.split("\n"), *map(str, cells)) for heading, cells in columns.items())
-    return sum(2 + max(map(len, texts)) for texts in parts)
-
-
 def _cost(row: Mapping[str, Any], budget: str) -> Mapping[str, Any] | None:
     return next((cost for cost in row["costs"] if cost["name"] == budget), None)
 
 
 def _widths(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = compact_table()
-    table.add_column("quantizer")
-    for row in rows:
-        table.add_column(Name(row["run"]), justify="right")
+    table = _side_by_side("quantizer", rows)
     for name in dict.fromkeys(name for row in rows for name in row["allocation"]):
         table.add_row(Name(name), *(str(row["allocation"].get(name, "–")) for row in rows))
+    return table
+
+
+def _side_by_side(first: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = compact_table(caption_justify="left")
+    table.add_column(first)
+    for row in rows:
+        table.add_column(Name(row["run"]), justify="right")
     return table
