@@ -130,28 +130,33 @@ def loop_source(graph: fx.Graph, nest: Nest, forms: Sequence[str]) -> str:
         forms: Of each placeholder what it is: ``"tensor"``, ``"number"``, ``"true"`` or ``"false"``.
     """
     names: dict[fx.Node, str] = {}
-    outside, before, inside = [], [], []
+    taken, given, inside = [], [], []
     numbers = tensors = 0
     kinds = kinds_of_arguments(graph)
     for node, kind, form in zip(graph.find_nodes(op="placeholder"), kinds, forms, strict=True):
         names[node] = node.name if form in ("tensor", "number") else form
         if form == "number":
-            outside.append(f"const float {node.name} = numbers[{numbers}];")
+            taken.append(f"const float {node.name}")
+            given.append(f"numbers[{numbers}]")
             numbers += 1
         elif form == "tensor":
             tensors += 1
-            step = nest.steps[tensors][-1]
-            begin = f"(const {kind}*)pointers[{tensors}]{_begin(nest, tensors)}"
-            before.append(f"const {kind}* __restrict p{tensors} = {begin};")
-            read = f"const {_held(kind)} {node.name} = p{tensors}[{_index(step, tensors)}];"
-            (inside if step else before).append(read)
-    operations = [node for node in graph.nodes if node.op == "call_function"]
-    for node in operations:
+            begin = f"((const {kind}*)pointers[{tensors}]{_begin(nest, tensors)})"
+            if step := nest.steps[tensors][-1]:
+                taken.append(f"const {kind}* __restrict p{tensors}, const long step{tensors}")
+                given.append(f"{begin}, steps[{DIMENSIONS * tensors + DIMENSIONS - 1}]")
+                place = "i" if step == 1 else f"i * step{tensors}"
+                inside.append(f"const {_held(kind)} {node.name} = p{tensors}[{place}];")
+            else:
+                taken.append(f"const {_held(kind)} {node.name}")
+                given.append(f"{begin}[0]")
+    for node in (n for n in graph.nodes if n.op == "call_function"):
         names[node] = node.name
         inside.append(f"const {_held(kind_of(node))} {node.name} = {_expression(node, names)};")
     (result,) = graph.find_nodes(op="output")[0].all_input_nodes
     stored = f"(uint8_t)(int){names[result]}" if kind_of(result) == "uint8_t" else names[result]
-    return _function(nest, kind_of(result), outside, before, [*inside, f"out[i] = {stored};"])
+    inside.append(f"out[i] = {stored};")
+    return _HEAD + _row(kind_of(result), taken, inside) + _function(nest, kind_of(result), given)
 
 
 def _held(kind: Kind) -> str:
@@ -164,23 +169,28 @@ def _expression(node: fx.Node, names: dict[fx.Node, str]) -> str:
     return _OPERATORS[node.target](*arguments)
 
 
-def _index(step: int, tensor: int) -> str:
-    return {0: "0", 1: "i"}.get(step, f"i * steps[{DIMENSIONS * tensor + DIMENSIONS - 1}]")
-
-
 def _begin(nest: Nest, tensor: int) -> str:
     """Where the innermost loop begins in a tensor."""
     moving = [d for d in range(DIMENSIONS - 1) if nest.steps[tensor][d]]
     return "".join(f" + i{d} * steps[{DIMENSIONS * tensor + d}]" for d in moving)
 
 
-def _function(nest: Nest, kind: Kind, outside: list[str], before: list[str], inside: list[str]) -> str:
+def _row(kind: Kind, taken: list[str], inside: list[str]) -> str:
+    """The innermost loop: a function, whose arguments are promised to be apart from each other."""
+    arguments = ", ".join([f"{kind}* __restrict out", "const long length", *taken])
+    head = f"static inline __attribute__((always_inline)) void row({arguments}) {{"
+    return "\n".join([head, "for (long i = 0; i < length; i++) {", *inside, "}}"]) + "\n"
+
+
+def _function(nest: Nest, kind: Kind, given: list[str]) -> str:
     shared = next((d for d, size in enumerate(nest.sizes[:-1]) if size > 1), 0)
-    loops = [f"for (long i{d} = 0; i{d} < sizes[{d}]; i{d}++)" for d in range(DIMENSIONS - 1)]
+    loops = [f"for (long i{d} = 0; i{d} < size{d}; i{d}++)" for d in range(DIMENSIONS - 1)]
     loops.insert(shared, "#pragma omp parallel for num_threads(threads) if(threads > 1)")
-    length = nest.sizes[-1] if nest.sizes[-1] <= SHORT else f"sizes[{DIMENSIONS - 1}]"
-    begin = f"{kind}* __restrict out = ({kind}*)pointers[0]{_begin(nest, 0)};"
-    inner = f"for (long i = 0; i < {length}; i++) {{"
+    length = nest.sizes[-1] if nest.sizes[-1] <= SHORT else f"size{DIMENSIONS - 1}"
+    out = f"({kind}*)pointers[0]{_begin(nest, 0)}"
     arguments = "void** pointers, const long* sizes, const long* steps, const float* numbers, int threads"
-    lines = [f'extern "C" void loop({arguments}) {{', *outside, *loops, "{", begin, *before, inner]
-    return _HEAD + "\n".join([*lines, *inside, "}}}"]) + "\n"
+    head = f'extern "C" void loop({arguments}) {{'
+    # Local ones: a byte that is written might be anything, the sizes too.
+    sizes = [f"const long size{d} = sizes[{d}];" for d in range(DIMENSIONS)]
+    call = f"row({', '.join([out, str(length), *given])});"
+    return "\n".join([head, *sizes, *loops, call, "}"]) + "\n"
