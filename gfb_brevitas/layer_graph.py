@@ -56,6 +56,8 @@ class LayerNode:
       ``factor`` of the second operand, -1 for a subtraction.
     - ``concat``: ``dim``.
     - ``pad``: ``padding`` (amounts, last dimension first) and ``value``.
+    - ``other``: ``own_statistics`` for a normalisation by statistics of its own input, where PyTorch runs it
+      as a BatchNorm (BatchNorm without running statistics, InstanceNorm).
     - ``reshape``, ``other``: ``target``, the ATen operator; ``"aten.flatten"`` for all ways to flatten.
     - ``other``: ``multiplies`` (whether it is known to multiply more than element by element).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -64,8 +65,9 @@ def reunite(graph: GraphModule, copies: list[CopiedCall]) -> list[CopiedCall]:
             if node.op == "call_module" and node.target == copied.copy:
                 node.target = copied.layer
         graph.delete_submodule(copied.copy)
-        if getattr(layer, "return_quant_tensor", True) is False and hasattr(layer, "return_quant_tensor"):
-            layer.return_quant_tensor = getattr(other, "return_quant_tensor", False)
+        given: Any = layer
+        if getattr(other, "return_quant_tensor", False):
+            given.return_quant_tensor = True  # one of its calls needs it; the last operation of all does not
     graph.recompile()
     return different
 

@@ -174,7 +174,7 @@ def _quantize(
         raise UntraceableModelError(_why(model, node_of(error), error)) from error
     given = dict(zip(placeholders(quantized), placeholder_values(quantized, model, inputs), strict=True))
     pass_integers_on(quantized, lambda node: is_float(given[node]))
-    return cast(GraphModule, quantized)
+    return quantized
 
 
 def _with_quantizers(graph: GraphModule) -> GraphModule:

@@ -44,7 +44,7 @@ def settle_paddings(graph: GraphModule, example: Callable[[Node], Any]) -> list[
         else:
             paths.append(f"{reader.target}_padding")
             owner, _, name = paths[-1].rpartition(".")
-            graph.get_submodule(owner).add_module(name, _CONVOLUTIONS[type(layer)](amounts))
+            graph.get_submodule(owner).add_module(name, cast(Any, _CONVOLUTIONS[type(layer)])(amounts))
             with graph.graph.inserting_before(node):
                 node.replace_all_uses_with(graph.graph.call_module(paths[-1], (source,)))
         graph.graph.erase_node(node)

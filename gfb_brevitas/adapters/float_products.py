@@ -102,7 +102,7 @@ def _layer(graph: GraphModule, node: Node, call: dict[str, Any]) -> tuple[nn.Mod
     else:
         layer, value = _convolution(kind, weight, bias is not None, constants), weight
     layer.weight = _as_parameter(value)
-    layer.bias = None if bias is None else _as_parameter(bias)
+    layer.register_parameter("bias", None if bias is None else _as_parameter(bias))
     return layer, owner
 
 

@@ -82,7 +82,8 @@ class FloatTracer(Tracer):
         value = self._value(obj.node)
         if not isinstance(value, (tuple, list)):
             return super().iter(obj)
-        return iter([obj[place] for place in range(len(value))])
+        parts: Any = obj
+        return iter([parts[place] for place in range(len(value))])
 
     # --- sizes
 
@@ -114,11 +115,11 @@ class FloatTracer(Tracer):
         if node.op == "placeholder" and target in self._arguments:
             return self._arguments[target]
         if node.op == "get_attr":
-            return _attribute(cast(nn.Module, self.root), target)
+            return _attribute(self.root, target)
         if node.op == "call_function":
             return target(*args, **kwargs)
         if node.op == "call_module":
-            return cast(nn.Module, self.root).get_submodule(target)(*args, **kwargs)
+            return self.root.get_submodule(target)(*args, **kwargs)
         if node.op == "call_method" and target not in _READS_VALUES:
             return getattr(args[0], target)(*args[1:], **kwargs)
         raise TraceError("its forward decides by the values of its input")

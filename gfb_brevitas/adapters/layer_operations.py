@@ -33,7 +33,7 @@ _RESHAPES = _packets(
 )
 _BATCH_NORMS = _packets(
     *("native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit", "batch_norm"),
-    "_native_batch_norm_legit_no_training",
+    *("_native_batch_norm_legit_no_training", "miopen_batch_norm", "_batch_norm_with_update"),
 )
 _MAX_POOLS = _packets("max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices")
 _AVERAGE_POOLS = _packets("avg_pool1d", "avg_pool2d", "avg_pool3d")
@@ -80,6 +80,8 @@ def describe(
         sign = -1.0 if operator in (aten.sub, aten.sub_) else 1.0
         return "add", about | {"factor": sign * float(kwargs.get("alpha", 1))}
     if operator in _BATCH_NORMS:
+        if _normalizes_by_its_input(operator, args):
+            return "other", {"target": str(operator), "own_statistics": True}
         return "batch_norm", {}
     if operator in (aten.relu, aten.relu_):
         return "relu", {}
@@ -92,6 +94,14 @@ def describe(
     if operator in _RESHAPES:
         return "reshape", {"target": str(operator)}
     return _pooling(operator, args, result) or ("other", {"target": str(operator)})
+
+
+def _normalizes_by_its_input(operator: Any, args: tuple[Any, ...]) -> bool:
+    """Whether a batch norm takes its statistics from its input: also an instance norm, which is one below."""
+    if operator in _packets("_batch_norm_with_update"):
+        return True
+    flags = [argument for argument in args if isinstance(argument, bool)]
+    return bool(flags and flags[0])  # `training`
 
 
 def _is_per_channel(operator: Any, args: tuple[Any, ...], result: Tensor, is_computed: IsComputed) -> bool:

@@ -15,8 +15,10 @@ from gfb_brevitas.adapters import SearchableModel, record_layers
 from gfb_brevitas.adapters.tracing import ExampleInputs
 from gfb_brevitas.layer_graph import LayerGraph, LayerNode
 from gfb_integrations.finn.check_activations import activations, bipolar_product
+from gfb_integrations.finn.check_one_dimension import one_dimension, without_parts
 from gfb_integrations.finn.check_pooling import pooling
 from gfb_integrations.finn.check_reshapes import reshapes
+from gfb_integrations.finn.check_statistics import statistics
 from gfb_integrations.finn.findings import CheckReport, Finding
 from gfb_integrations.finn.layer_walks import (
     finding,
@@ -60,7 +62,8 @@ def check_layers(graph: LayerGraph, *, standalone_thresholds: bool = False) -> C
     """:func:`check` on layers that have been recorded."""
     order = {node.name: position for position, node in enumerate(graph)}
     rules: tuple[Rule, ...] = (partial(activations, standalone_thresholds=standalone_thresholds), *_RULES)
-    findings = sorted((f for rule in rules for f in rule(graph)), key=lambda f: order[f.layer])
+    found = without_parts(graph, [f for rule in rules for f in rule(graph)])
+    findings = sorted(found, key=lambda f: order[f.layer])
     return CheckReport(findings=tuple(findings), layers=len(graph))
 
 
@@ -256,6 +259,8 @@ _RULES: tuple[Rule, ...] = (
     _float_activations,
     _products,
     pooling,
+    one_dimension,
+    statistics,
     reshapes,
     _meetings,
     _other_operations,

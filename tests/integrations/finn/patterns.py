@@ -79,6 +79,17 @@ def plain(
     return model
 
 
+def normed(norm: nn.Module) -> nn.Module:
+    """A convolution that ``norm`` follows."""
+    return nn.Sequential(entry(), conv(), norm, relu(), head(144))
+
+
+def one_dimension() -> nn.Module:
+    """A network over sequences."""
+    product = qnn.QuantConv1d(2, 4, 3, padding=1, bias=False, weight_bit_width=4)
+    return nn.Sequential(entry(), product, nn.BatchNorm1d(4), relu(), nn.MaxPool1d(2), head(32))
+
+
 class Branches(nn.Module):
     """Two branches that are added."""
 
@@ -405,6 +416,17 @@ FAILS = {
     "eight-bit bias": Pattern(
         lambda: plain(product=conv(bias=True, bias_quant=Int8Bias), norm=False), "quantized bias"
     ),
+    **{
+        name: Pattern(lambda norm=norm: normed(norm), "statistics")
+        for name, norm in {
+            "instance norm": nn.InstanceNorm2d(4),
+            "instance norm with weights": nn.InstanceNorm2d(4, affine=True),
+            "batch norm of the batch": nn.BatchNorm2d(4, track_running_stats=False),
+            "group norm": nn.GroupNorm(2, 4),
+            "layer norm": nn.LayerNorm([4, 6, 6]),
+        }.items()
+    },
+    "one dimension": Pattern(one_dimension, "one dimension", (2, 16)),
     "groups": Pattern(
         lambda: plain(first=nn.Sequential(entry(), conv(), relu()), product=conv(4, 4, groups=2)),
         "convolution",
