@@ -27,7 +27,7 @@ from gfb_integrations.finn import (
     verify,
     verify_run,
 )
-from gfb_integrations.finn.estimate import FinnNode
+from gfb_integrations.finn.estimate import UNKNOWN_LOGIC, FinnNode, lut_in_words
 from gfb_integrations.finn.formulas import Price, price
 from gfb_integrations.finn.runs import DEFAULT, ESTIMATE_FILE, FOLDING_FILE, VERIFICATION_FILE, ExportedRun
 from gfb_integrations.finn.samples import read_samples
@@ -290,8 +290,12 @@ def _estimate_table(found: FinnEstimate) -> Table:
             _beside(getattr(node, name), None if ours is None else getattr(ours, name))
             for name in ("cycles", *_RESOURCES)
         ]
+        if node.logic != "counted":
+            numbers[1] = lut_in_words(node.kind, node.lut)
         table.add_row(node.name, *folding, *numbers)
     caption = "FINN's numbers. Where the formulas of the search have others for these layers, in brackets."
+    if any(node.logic == "unknown" for node in found.nodes):
+        caption += f"\n{UNKNOWN_LOGIC}"
     if found.host_nodes:
         caption += f"\nOutside the FPGA, and in no number: {', '.join(found.host_nodes)}"
     table.caption = caption

@@ -23,6 +23,36 @@ FoldedBy = Literal["nothing", "finn", "file", "search"]
 _KIND = "finn_estimate"
 
 
+Logic = Literal["counted", "in DSPs", "free", "unknown"]
+"""What FINN's number of look-up tables means.
+
+An estimate (``"counted"``); products in DSP blocks, beside which FINN counts no tables (``"in DSPs"``);
+another shape of the same stream, for which nothing is built (``"free"``); or a 0 because FINN has no
+formula, though it builds logic (``"unknown"``).
+"""
+
+
+def logic_of(kind: str, lut: float) -> Logic:
+    """What a number of look-up tables in FINN's estimate means.
+
+    Args:
+        kind: FINN's operator, e.g. ``"Pool_hls"``.
+        lut: FINN's number.
+    """
+    if lut:
+        return "counted"
+    if kind == "Reshape":
+        return "free"
+    return "in DSPs" if kind.startswith(_HARDWARE_PRODUCTS) and kind.endswith("_rtl") else "unknown"
+
+
+UNKNOWN_LOGIC = (
+    "?: FINN has no formula for the look-up tables of these layers and counts 0; they are not free. "
+    "Synthesis tells, or a board budget with room."
+)
+"""What a ``?`` in a table of look-up tables stands for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FinnNode:
     """A hardware layer.
@@ -54,6 +84,11 @@ class FinnNode:
     input_types: tuple[str, ...]
     output_types: tuple[str, ...]
     input_shapes: tuple[tuple[int, ...], ...] = field(repr=False)
+
+    @property
+    def logic(self) -> Logic:
+        """Whether :attr:`lut` is an estimate, or 0 because FINN has none."""
+        return logic_of(self.kind, self.lut)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +178,7 @@ class FinnEstimate:
             "nodes": [
                 {
                     name: getattr(n, name)
-                    for name in ("name", "kind", "cycles", "lut", "bram_18k", "uram", "dsp")
+                    for name in ("name", "kind", "cycles", "lut", "bram_18k", "uram", "dsp", "logic")
                 }
                 for n in self.nodes
             ],
@@ -186,10 +221,12 @@ class FinnEstimate:
             f"{self.total('uram'):,.0f} URAM, {self.total('dsp'):,.0f} DSP",
         ]
         lines += [
-            f"  {node.name}: {node.cycles:,} cycles, {node.lut:,.0f} LUT, {node.bram_18k:,.0f} BRAM18, "
-            f"{node.uram:,.0f} URAM, {node.dsp:,.0f} DSP"
+            f"  {node.name}: {node.cycles:,} cycles, {lut_in_words(node.kind, node.lut)} LUT, "
+            f"{node.bram_18k:,.0f} BRAM18, {node.uram:,.0f} URAM, {node.dsp:,.0f} DSP"
             for node in self.nodes
         ]
+        if any(node.logic == "unknown" for node in self.nodes):
+            lines.append(UNKNOWN_LOGIC)
         if self.host_nodes:
             lines.append(f"Outside the FPGA, and in no number: {', '.join(self.host_nodes)}")
         return "\n".join(lines)
@@ -289,6 +326,12 @@ def estimate(
             "`gfb finn check` names the layers."
         )
     return found
+
+
+def lut_in_words(kind: str, lut: float) -> str:
+    """FINN's number of look-up tables, ``?`` where it has none, and why it is 0."""
+    logic = logic_of(kind, lut)
+    return {"counted": f"{lut:,.0f}", "unknown": "?"}.get(logic, f"0 ({logic})")
 
 
 def _made(folder: str | Path) -> Path:

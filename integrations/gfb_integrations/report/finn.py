@@ -10,6 +10,7 @@ from typing import Any
 from gfb_brevitas.errors import CheckpointError
 from gfb_brevitas.search import RecordedRun
 from gfb_integrations._documents import digest_of, read_document
+from gfb_integrations.finn.estimate import UNKNOWN_LOGIC, logic_of, lut_in_words
 from gfb_integrations.plots.data.table import Cell, DataTable, counted, listed, number_text
 
 # FINN's package is not imported: a report is written where it is not installed, too.
@@ -81,6 +82,8 @@ def _estimate(run: RecordedRun, found: Mapping[str, Any]) -> FinnSection:
     ]
     if found["host_nodes"]:
         sentences.append(f"Outside the FPGA, and in no number: {listed(found['host_nodes'], 8)}.")
+    if any(logic_of(node["kind"], node["lut"]) == "unknown" for node in nodes):
+        sentences.append(UNKNOWN_LOGIC)
     compared = ("FINN, the search and the budgets", _table_of_budgets(budgets))
     return FinnSection(
         key="finn-estimate",
@@ -124,7 +127,7 @@ def _table_of_nodes(nodes: Sequence[Mapping[str, Any]], layers: Mapping[str, str
     for node in nodes:
         of = (layers.get(node["name"]),) if layers else ()
         folding = (node["attributes"].get("PE"), node["attributes"].get("SIMD"))
-        numbers = (int(node["cycles"]), *(int(node[name]) for name in resources))
+        numbers = (int(node["cycles"]), *(_amount(node, name) for name in resources))
         rows.append((node["name"], *of, *folding, *numbers))
     cycles = max((int(node["cycles"]) for node in nodes), default=0)
     totals = (cycles, *(int(sum(node[name] for node in nodes)) for name in resources))
@@ -132,6 +135,12 @@ def _table_of_nodes(nodes: Sequence[Mapping[str, Any]], layers: Mapping[str, str
     of_columns = ("layer of the model",) if layers else ()
     columns = ("FINN's layer", *of_columns, "PE", "SIMD", "cycles", *(_RESOURCES[n] for n in resources))
     return DataTable(columns=columns, rows=tuple(rows))
+
+
+def _amount(node: Mapping[str, Any], resource: str) -> Cell:
+    if resource != "lut" or node["lut"]:
+        return int(node[resource])
+    return lut_in_words(node["kind"], node["lut"])
 
 
 def _verification(run: RecordedRun, found: Mapping[str, Any]) -> FinnSection:

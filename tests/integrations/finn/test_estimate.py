@@ -28,6 +28,7 @@ from gfb_integrations.finn.environment import (
     default_prefix,
     python_of,
 )
+from gfb_integrations.finn.estimate import UNKNOWN_LOGIC, logic_of
 from gfb_integrations.finn.formulas import price
 from gfb_integrations.qonnx import export_qonnx
 from tests.forked_python import completed_python
@@ -49,6 +50,17 @@ def test_the_estimate_of_a_small_model(finn: FinnProcess, small_model: Path, tmp
     assert (product.attributes["MW"], product.attributes["MH"]) == (27, 4)
     assert product.inputs == (found.nodes[1].name,)
     assert json.loads(json.dumps(found.to_dict()))["lut"] == found.total("lut")
+
+
+def test_look_up_tables_that_finn_does_not_know_are_not_free(finn: FinnProcess, tmp_path: Path) -> None:
+    model, x = trained(BUILDS["padding and stride"])
+    export_qonnx(model, x[:1], tmp_path / "padded.onnx")
+    found = estimate(tmp_path / "padded.onnx", board="Pynq-Z1", process=finn)
+    logic = {node.kind: node.logic for node in found.nodes}
+    assert logic["FMPadding_rtl"] == "unknown" and logic["ConvolutionInputGenerator_rtl"] == "counted"
+    assert "cycles, ? LUT" in str(found) and UNKNOWN_LOGIC in str(found)
+    assert [node["logic"] for node in found.to_dict()["nodes"]] == [node.logic for node in found.nodes]
+    assert logic_of("MVAU_rtl", 0) == "in DSPs" and logic_of("Reshape", 0) == "free"
 
 
 def test_what_stays_outside_the_fpga_is_named(finn: FinnProcess, small_model: Path, tmp_path: Path) -> None:

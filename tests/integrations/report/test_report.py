@@ -193,7 +193,8 @@ def test_bad_news_of_finn_are_said_first(run_folder: Folder, tmp_path: Path) -> 
     (folder / "model.qonnx.onnx").write_bytes(b"another model")
     estimate = FinnEstimate.load(folder / "finn_estimate.json")
     large = replace(estimate.nodes[1], lut=1e6)
-    replace(estimate, nodes=(large,), folded_by="finn", layers={}).save(folder / "finn_estimate.json")
+    pool = replace(large, name="Pool_hls_0", kind="Pool_hls", lut=0.0, bram_18k=0.0)
+    replace(estimate, nodes=(large, pool), folded_by="finn", layers={}).save(folder / "finn_estimate.json")
     proof = FinnVerification.load(folder / "finn_verification.json")
     wrong = replace(proof.stages[1], exact=False, node="MVAU_hls_0", differing_values=3, max_diff_steps=2)
     stages = (replace(proof.stages[0], rounding_flips=1), wrong)
@@ -203,11 +204,13 @@ def test_bad_news_of_finn_are_said_first(run_folder: Folder, tmp_path: Path) -> 
     for sentence in (
         "FINN estimates 1,000,000 LUT and 2 BRAM18 at 1,041,667 samples per second: above the budget of lut.",
         "with FINN's own parallelism for the frame rate",
+        "FINN has no formula for the look-up tables of these layers and counts 0; they are not free.",
         "they part at the stage “hardware layers”, first at MVAU_hls_0.",
         "1 value within a float32 rounding error",
         "model.qonnx.onnx is not the file that FINN read",
     ):
         assert sentence in text, sentence
+    assert "?" in page.cells[page.cells.index("Pool_hls_0") :][:8]
     assert sum(a.get("class") == "notice" for a in page.of("p")) == 2
 
 
