@@ -115,16 +115,36 @@ def _fused_attention(args: Sequence[Any], out: Any) -> list[Multiplication]:
     return attention(args[0], args[1], args[2], out[0] if isinstance(out, (tuple, list)) else out)
 
 
-def _recurrent(weights_of: Callable[[Sequence[Any]], Sequence[Any]]) -> Rule:
+def _recurrent(weights: int, layers: int, bidirectional: int) -> Rule:
+    """Of a whole recurrent network: every matrix is read once a step.
+
+    Args:
+        weights: Place of the list of weights among the arguments, in the order of layers and directions.
+        layers: Place of the number of layers.
+        bidirectional: Place of whether there are two directions.
+    """
+
     def rule(args: Sequence[Any], _: Any) -> list[Multiplication]:
-        values = args[0]
+        values, directions = args[0], 2 if args[bidirectional] else 1
+        matrices = [w for w in args[weights] if w.dim() == 2]
+        each = len(matrices) // (args[layers] * directions)
+        reading = {direction * each for direction in range(directions)}  # those of the first layer
         steps = values.numel() // max(1, values.shape[-1])  # of all samples
-        matrices = [w for w in weights_of(args) if isinstance(w, Tensor) and w.dim() == 2]
         return [
-            Multiplication(steps * w.numel(), values if i == 0 else None, w) for i, w in enumerate(matrices)
+            Multiplication(steps * w.numel(), values if i in reading else None, w)
+            for i, w in enumerate(matrices)
         ]
 
     return rule
+
+
+def _recurrent_layer(args: Sequence[Any], _: Any) -> list[Multiplication]:
+    values, of_input, of_state = args[:3]
+    steps = values.numel() // max(1, values.shape[-1])
+    return [
+        Multiplication(steps * of_input.numel(), values, of_input),
+        Multiplication(steps * of_state.numel(), None, of_state),
+    ]
 
 
 def _trilinear(args: Sequence[Any], _: Any) -> list[Multiplication]:
@@ -183,9 +203,10 @@ _RULES: dict[str, Rule] = dict(
         *_each("_scaled_dot_product_efficient_attention", _fused_attention),
         *_each("_scaled_dot_product_fused_attention_overrideable", _fused_attention),
         *_each("_scaled_dot_product_attention_math_for_mps", _fused_attention),
-        *_each("mkldnn_rnn_layer", _recurrent(lambda args: args[1:3])),
-        *_each("_cudnn_rnn miopen_rnn", _recurrent(lambda args: args[1])),
-        *_each("_lstm_mps", _recurrent(lambda args: args[2])),
+        *_each("mkldnn_rnn_layer", _recurrent_layer),
+        *_each("_cudnn_rnn", _recurrent(weights=1, layers=9, bidirectional=13)),
+        *_each("miopen_rnn", _recurrent(weights=1, layers=8, bidirectional=12)),
+        *_each("_lstm_mps", _recurrent(weights=2, layers=4, bidirectional=7)),
         *_each("_trilinear", _trilinear),
         *_each("_cdist_forward _euclidean_dist _pdist_forward", _distances),
     ]

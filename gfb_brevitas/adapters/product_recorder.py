@@ -201,7 +201,8 @@ class ProductRecorder(TorchDispatchMode):
             return None
         if func.namespace in ("aten", "prims"):
             return sources_of_results(func, args, kwargs, out, self._is_marked)
-        with torch.random.fork_rng():  # who knows what an operator of others draws
+        devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+        with torch.random.fork_rng(devices):  # who knows what an operator of others draws
             return sources_of_results(func, args, kwargs, out, self._is_marked)
 
     def _hand_on(

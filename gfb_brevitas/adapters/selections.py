@@ -50,7 +50,7 @@ class _Ramp:
         stride = int(self.count * 0.6180339887) + int(97 * self.curvature)
         while gcd(stride, self.count) > 1:
             stride += 1
-        positions = torch.arange(self.count, dtype=torch.int64, device=device)
+        positions = torch.arange(self.count, dtype=torch.int64, device=_with_doubles(device))
         return self.at((positions * stride % self.count).double())
 
     def holds(self, values: Tensor) -> Tensor:
@@ -142,9 +142,8 @@ def _probe(
     """Call the operator on operands whose values tell their position, and look where its results are from."""
     curvatures = torch.rand(len(operands), generator=torch.Generator().manual_seed(0)).tolist()
     ramps = [_ramp(o, 0.2 + 0.6 * c) for o, c in zip(operands, curvatures, strict=True)]
-    probes = {
-        id(o): r.shuffled(o.device).to(dtype).reshape(o.shape) for o, r in zip(operands, ramps, strict=True)
-    }
+    pairs = zip(operands, ramps, strict=True)
+    probes = {id(o): r.shuffled(o.device).to(o.device, dtype).reshape(o.shape) for o, r in pairs}
 
     def replaced(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
@@ -160,6 +159,11 @@ def _probe(
         which = _sources(result, ramps, constants)
         found.append(None if which is None else tuple(operands[i] for i in which))
     return found
+
+
+def _with_doubles(device: torch.device) -> torch.device:
+    """Where numbers of 64 bits can be computed."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def _range(operand: Tensor) -> tuple[float, float]:
@@ -179,7 +183,7 @@ def _ramp(operand: Tensor, curvature: float) -> _Ramp:
 def _sources(result: Tensor, ramps: Sequence[_Ramp], constants: Sequence[float]) -> list[int] | None:
     """Which ramps hold the values of a result; ``None`` if there are values that none of them holds."""
     which: set[int] = set()
-    values = result.detach().flatten()
+    values = result.detach().flatten().to(_with_doubles(result.device))
     for chunk in values[:: 1 + len(values) // _MOST].split(_CHUNK):
         known = torch.zeros_like(chunk, dtype=torch.bool)
         for constant in constants:

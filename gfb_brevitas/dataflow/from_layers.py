@@ -39,10 +39,10 @@ def hardware_graph(profile: ModelProfile, *, standalone_thresholds: bool = False
         ConfigurationError: If FINN has no hardware layer for something that the model does; names the layer.
     """
     for found in profile.unknown_operators:
+        where = f"the layer {found.layer!r} of the model" if found.layer else "the model itself"
         raise ConfigurationError(
-            f"FINN has no hardware layer for the operator {found.name}, which the layer {found.layer!r} of "
-            "the model runs. Hardware costs are defined for networks that FINN builds: write it with other "
-            "operators."
+            f"FINN has no hardware layer for the operator {found.name}, which {where} runs. Hardware costs "
+            "are defined for networks that FINN builds: write it with other operators."
         )
     builder = _Builder(profile, standalone_thresholds)
     for node in profile.layers:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gfb_brevitas.adapters import make_searchable
+from gfb_brevitas.adapters.operator_products import multiplications
 from gfb_brevitas.profile import ModelProfile, Product
 from tests.core.adapters.layer_kinds import Forward
 
@@ -231,6 +232,19 @@ def test_recurrent_layers_multiply_each_matrix_once_a_step(name: str, fast: bool
     assert sum(p.macs for p in first) == LENGTH * sum(
         w.numel() for n, w in layer.named_parameters() if n.startswith("weight_ih_l0")
     )
+
+
+@pytest.mark.parametrize("projection", [0, 2])
+def test_recurrent_kernels_of_graphics_cards_multiply_what_those_of_the_cpu_do(projection: int) -> None:
+    layer = nn.LSTM(WIDTH, 6, 2, bidirectional=True, proj_size=projection)
+    values, state = torch.randn(LENGTH, SAMPLES, WIDTH), torch.zeros(4, SAMPLES, 6)
+    settings = (2, 6, projection, 2, False, 0.0, False, True, [], None)
+    arguments = (values, list(layer.parameters()), 4, None, state, state, *settings)
+    assert len(arguments) == len(torch.ops.aten._cudnn_rnn.default._schema.arguments)
+    found = multiplications("aten::_cudnn_rnn", arguments, None)
+    assert found is not None and sum(one.macs for one in found) == SAMPLES * recurrent_macs(layer)
+    reading = [one.right for one in found if one.left is values]
+    assert [id(w) for w in reading] == [id(layer.weight_ih_l0), id(layer.weight_ih_l0_reverse)]
 
 
 @pytest.mark.parametrize("need_weights", [True, False])
