@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         NothingSearchableError,
         UntraceableModelError,
     )
-    from gfb_brevitas.profile import ModelProfile, QuantizerInfo
+    from gfb_brevitas.profile import FloatLayer, ModelProfile, QuantizerInfo
     from gfb_brevitas.rules import Fix, Range, Tie
     from gfb_brevitas.samplers import CmaSampler
     from gfb_brevitas.search import (
@@ -79,6 +79,7 @@ __all__ = [
     "EpochOutcome",
     "ExportError",
     "Fix",
+    "FloatLayer",
     "GfbError",
     "InfeasibleBudgetError",
     "LossAtChanceError",
