@@ -202,7 +202,8 @@ def compare(
         console.print(f"{use.name}: {value} of at most {limit} ({use.use:.1%})")
     console.print(
         f"{report.path}: {proof.samples} samples, largest difference to PyTorch {proof.max_abs_diff:.3g}, "
-        f"same class for {proof.argmax_agreement:.1%}"
+        f"same class for {proof.argmax_agreement:.1%}",
+        soft_wrap=True,  # paths are whole, to be copied
     )
     summary |= {
         "qonnx_max_abs_diff": proof.max_abs_diff,
@@ -211,6 +212,7 @@ def compare(
         "seconds": result.seconds + time.perf_counter() - began,
     }
     add_to_summary(run_folder, summary)
-    console.print(f"allocation, checkpoints, history and summary: {run_folder}")
-    console.print(f"all of it explained, to be opened in a browser: {write_report(run_folder)}")
+    console.print(f"allocation, checkpoints, history and summary: {run_folder}", soft_wrap=True)
+    explained = write_report(run_folder)
+    console.print(f"all of it explained, to be opened in a browser: {explained}", soft_wrap=True)
     return summary

@@ -334,10 +334,10 @@ def main(arguments: list[str] | None = None) -> None:
     for name, value in summary.items():
         if name != "outcomes":
             console.print(f"{name.replace('_', ' ')}: {_in_words(value)}", highlight=False)
-    console.print(
-        f"{options.run_folder / 'fpga.png'}, fpga.json, model.qonnx.onnx, folding.json", highlight=False
-    )
-    console.print(f"all of it explained, to be opened in a browser: {write_report(options.run_folder)}")
+    files = f"{options.run_folder / 'fpga.png'}, fpga.json, model.qonnx.onnx, folding.json"
+    console.print(files, soft_wrap=True)
+    explained = write_report(options.run_folder)
+    console.print(f"all of it explained, to be opened in a browser: {explained}", soft_wrap=True)
 
 
 def _in_words(value: Any) -> str:

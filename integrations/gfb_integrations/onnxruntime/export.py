@@ -22,7 +22,7 @@ from gfb_integrations.qonnx._copies import as_inputs, working_copy
 from gfb_integrations.qonnx._failures import explain_forward
 from gfb_integrations.qonnx._graph import IR_VERSION
 from gfb_integrations.qonnx._layer_outputs import tensors_in
-from gfb_integrations.qonnx._quiet import quietly
+from gfb_integrations.qonnx._quiet import importing_exporters, quietly
 
 if TYPE_CHECKING:
     import onnx
@@ -132,7 +132,9 @@ def _run_once(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
 
 def _converted(model: nn.Module, inputs: tuple[Tensor, ...], opset: int) -> onnx.ModelProto:
     import onnx
-    from brevitas.export.onnx.standard.qcdq.manager import StdQCDQONNXManager
+
+    with importing_exporters():
+        from brevitas.export.onnx.standard.qcdq.manager import StdQCDQONNXManager
 
     names = [f"input_{index}" for index in range(len(inputs))]
     with TemporaryDirectory() as folder, quietly():  # the manager hands a graph back only through a file

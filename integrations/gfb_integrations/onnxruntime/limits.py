@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from gfb_brevitas.adapters.eligibility import kind_of, named_proxies
+from gfb_integrations.qonnx._quiet import importing_exporters
 
 LEAST_BITS, MOST_BITS = 2, 8
 """Widths that Brevitas writes; a bias may be wider."""
@@ -92,7 +93,8 @@ def _bits(proxy: Any) -> float | None:
 
 
 def _type_reason(proxy: Any, kind: str) -> str | None:
-    from brevitas.export.onnx.standard.qcdq.manager import StdQCDQONNXManager
+    with importing_exporters():
+        from brevitas.export.onnx.standard.qcdq.manager import StdQCDQONNXManager
     from brevitas.proxy.runtime_quant import DynamicActQuantProxyFromInjector
 
     if isinstance(proxy, DynamicActQuantProxyFromInjector):

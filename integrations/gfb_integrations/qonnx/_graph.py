@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from gfb_brevitas.errors import ExportError
 from gfb_integrations.qonnx._layer_outputs import LayerOutput, recording, tensors_in
+from gfb_integrations.qonnx._quiet import importing_exporters
 
 if TYPE_CHECKING:
     import onnx
@@ -92,10 +92,7 @@ def layers_of(node: onnx.NodeProto) -> list[tuple[int, LayerOutput]]:
 
 
 def _import_manager() -> tuple[Any, Callable[[nn.Module], None]]:
-    with warnings.catch_warnings():
-        # Brevitas imports optional accelerations and its own deprecated module on the way.
-        warnings.filterwarnings("ignore", message="fast_hadamard_transform", category=UserWarning)
-        warnings.filterwarnings("ignore", message="brevitas.fx is deprecated", category=DeprecationWarning)
+    with importing_exporters():
         from gfb_integrations.qonnx._manager import CheckedQONNXManager, refuse_unexportable
     return CheckedQONNXManager, refuse_unexportable
 
