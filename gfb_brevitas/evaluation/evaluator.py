@@ -78,6 +78,11 @@ def make_evaluator(
     return _factories[name](model, loss, batchnorm)
 
 
+def account_of(evaluator: Evaluator, name: str) -> str:
+    """What an evaluator says about itself (``account``): what runs, and why nothing faster; else its name."""
+    return str(getattr(evaluator, "account", name))
+
+
 class ReferenceEvaluator:
     """Runs the model itself: the yardstick of every faster evaluator.
 
@@ -88,14 +93,26 @@ class ReferenceEvaluator:
         model: The model.
         loss: ``loss(model, batch)``, a scalar tensor.
         batchnorm: Whether BatchNorm uses its running statistics or those of the minibatch.
+        reason: Why nothing faster is used.
     """
 
     def __init__(
-        self, model: SearchableModel, loss: LossFunction, batchnorm: BatchNormStatistics = "running"
+        self,
+        model: SearchableModel,
+        loss: LossFunction,
+        batchnorm: BatchNormStatistics = "running",
+        *,
+        reason: str = "",
     ) -> None:
         self.model, self.loss, self.batchnorm = model, loss, batchnorm
+        self._reason = reason
         self._device = device_of(model)
         self._known = KnownLosses(model)
+
+    @property
+    def account(self) -> str:
+        """What runs, in words, and why nothing faster."""
+        return f"the model itself ({self._reason})" if self._reason else "the model itself"
 
     def losses(self, bits: Bits, super_batch: SuperBatch) -> Vector:
         """See :meth:`Evaluator.losses`.

@@ -79,6 +79,13 @@ class PreparedEvaluator:
         """What is computed otherwise than asked for, and why."""
         return tuple(self._forward.fallbacks)
 
+    @property
+    def account(self) -> str:
+        """What runs, in words, and why nothing faster."""
+        if not self._is_trusted:
+            return f"the model itself ({self._doubt})"
+        return self._forward.account
+
     def losses(self, bits: Bits, super_batch: SuperBatch) -> Vector:
         """See :meth:`Evaluator.losses`.
 

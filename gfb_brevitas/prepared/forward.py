@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import weakref
-from collections.abc import Hashable, Iterator
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +29,8 @@ share of their spread, or TIMES_NOISE times what it differs from itself with rou
 WIDTHS_TRIED = 3
 """Allocations at which a new program is checked; one that is wrong is so at most of them."""
 
+UNPREPARED = "The model runs unprepared: "
+
 Run = Literal["program", "model", "recording", "noisy recording"]
 
 _logger = logging.getLogger(__name__)
@@ -40,6 +43,7 @@ class _Ready:
     captured: Captured
     recording: Recording
     prepared: Prepared
+    kind: str = ""
     inputs: tuple[tuple[Tensor, int], ...] = ()
     generation: int = 0
 
@@ -146,6 +150,15 @@ class PreparedForward:
         """Whether any call so far ran a program."""
         return any(ready is not None for ready in self._ready.values())
 
+    @property
+    def account(self) -> str:
+        """What runs, in words, and why nothing faster."""
+        kinds = {ready.kind for ready in self._ready.values() if ready is not None}
+        texts = [text.removeprefix(UNPREPARED).removesuffix(".") for text in self.fallbacks]
+        reasons = [text[0].lower() + text[1:] for text in texts]
+        what = " and ".join(sorted(kinds)) or "the model itself"
+        return f"{what} ({'; '.join(reasons)})" if reasons else what
+
     @contextmanager
     def running(self, what: Run, noise_seed: int = 0) -> Iterator[None]:
         """Within :meth:`active`, something else than programs runs inside the block.
@@ -169,7 +182,7 @@ class PreparedForward:
         try:
             call = Call.of(args, kwargs)
         except NotCapturableError as reason:
-            self.note(f"The model runs unprepared: {reason}.")
+            self.note(f"{UNPREPARED}{reason}.")
             return self.model.model(*args, **kwargs)
         ready = self._ready_for(call)
         if ready is None:
@@ -199,16 +212,17 @@ class PreparedForward:
             try:
                 captured = capture(self.model.model, call)
             except NotCapturableError as reason:
-                self.note(f"The model runs unprepared: {reason}.")
+                self.note(f"{UNPREPARED}{reason}.")
                 return None
             recording, largest = Recording(captured), self._largest_bits(captured)
             ready = _Ready(captured, recording, prepare(captured, largest, integers=integers))
             if not self._is_model_recorded(ready, call):
-                self.note("The model runs unprepared: what was recorded of it gives other results.")
+                self.note(f"{UNPREPARED}what was recorded of it gives other results.")
                 return None
             if self._is_faithful(ready, call):
-                for product in ready.prepared.in_floating_point:
-                    self.note(f"In floating point: {product}.")
+                ready.kind = "an integer program" if integers else "a prepared program in floating point"
+                for text in _grouped(ready.prepared.in_floating_point):
+                    self.note(f"In floating point: {text}.")
                 return ready
             kind = "A program in integers" if integers else "A program"
             self.note(f"{kind} that computes something else than the model is not used.")
@@ -280,6 +294,12 @@ class PreparedForward:
         if text not in self.fallbacks:
             self.fallbacks.append(text)
             _logger.info(text)
+
+
+def _grouped(products: Iterable[str]) -> list[str]:
+    """Products that stay in floating point, each as ``name: reason``, counted by reason."""
+    reasons = Counter(product.partition(": ")[2] for product in products)
+    return [f"{count} {'product' if count == 1 else 'products'}, {why}" for why, count in reasons.items()]
 
 
 def _rolled(tensor: Tensor, by: int) -> Tensor:

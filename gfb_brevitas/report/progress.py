@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import ExitStack
 from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from gfb_brevitas.notices import shown_by
 from gfb_brevitas.report.heartbeat import INTERVAL_S, Heartbeat
 from gfb_brevitas.report.time_left import TimeLeft, clock
 from gfb_brevitas.search import (
@@ -29,6 +31,7 @@ class TerminalProgress(Callback):
     In a terminal there is one line that is drawn anew: the round, the step with its best feasible loss and
     candidates per second, or the epoch with its loss and validation metric. Elsewhere, in a log file or a
     notebook, there is a line for each round, and one whenever nothing was printed for half a minute.
+    Warnings, and what evaluates the candidates, have lines of their own, each once.
 
     Example:
         >>> with TerminalProgress() as progress:  # doctest: +SKIP
@@ -52,6 +55,7 @@ class TerminalProgress(Callback):
         self._best_feasible_loss = math.nan
         self._note, self._since = "", 0.0  # of the last record, and when it came
         self._heartbeat = Heartbeat(self._say_where, interval_s)
+        self._notices = ExitStack()
 
     def __enter__(self) -> Self:
         """Remove the bar at the end of the block, however it ends."""
@@ -63,6 +67,7 @@ class TerminalProgress(Callback):
 
     def on_start(self, record: StartRecord) -> None:
         """Show the bar."""
+        self._notices.enter_context(shown_by(lambda text: self._print(f"{self._title}: {text}")))
         if record.resumed:
             self._print(f"{self._title}: resumed after {len(record.history.epochs)} epochs")
         self._left = TimeLeft(record.configuration, record.history)
@@ -134,6 +139,7 @@ class TerminalProgress(Callback):
 
     def close(self) -> None:
         """Remove the bar, also of a run that did not reach its end."""
+        self._notices.close()
         if self._progress is not None:
             self._progress.stop()
             self._progress = None

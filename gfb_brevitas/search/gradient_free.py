@@ -21,9 +21,10 @@ import numpy as np
 from gfb_brevitas.constraints import Constraints
 from gfb_brevitas.distributed import current_world, shared
 from gfb_brevitas.evaluation.batches import Batches, LossFunction, device_of
-from gfb_brevitas.evaluation.evaluator import Evaluator, make_evaluator
+from gfb_brevitas.evaluation.evaluator import Evaluator, account_of, make_evaluator
 from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
 from gfb_brevitas.evaluation.super_batch import SuperBatch
+from gfb_brevitas.notices import notify
 from gfb_brevitas.samplers import CmaState, default_population_size
 from gfb_brevitas.search.config import SearchConfig
 from gfb_brevitas.search.generation_log import GenerationLog
@@ -133,6 +134,7 @@ class GradientFreeStep:
             allocation=dict(self.space.allocation(bits)),
             costs=cost_rows(self.constraints, bits),
             candidates=tuple(candidates),
+            evaluator=account_of(evaluator, self.config.evaluator),
         )
         _log_step(record)
         return StepOutcome(bits=bits, record=record, distribution=study.distribution())
@@ -221,6 +223,7 @@ class GradientFreeStep:
             replayed = None if self.log is None else self.log.candidates(len(generations) + 1)
             trials, bits = study.ask(self.population_size, replayed)
             losses = self._losses(evaluator, super_batch, len(generations) + 1, bits)
+            notify(_logger, f"Candidates: {account_of(evaluator, self.config.evaluator)}.")
             generations.append(study.tell(trials, bits, losses))
             samples.add(generations[-1])
             self._report(study, generations, time.perf_counter() - began)

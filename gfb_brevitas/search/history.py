@@ -149,6 +149,8 @@ class StepRecord(Record):
         allocation: The chosen allocation, bits by quantizer name.
         costs: Its costs.
         candidates: The re-evaluated candidates, best first; the first one was chosen.
+        evaluator: What evaluated the candidates, in words, and why nothing faster; empty in runs of
+            earlier releases.
     """
 
     kind: ClassVar[str] = "step"
@@ -163,6 +165,7 @@ class StepRecord(Record):
     allocation: Mapping[str, int]
     costs: CostRows = ()
     candidates: tuple[Candidate, ...] = ()
+    evaluator: str = ""
 
     @property
     def chosen(self) -> Candidate | None:

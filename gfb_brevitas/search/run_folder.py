@@ -31,6 +31,7 @@ from typing import Any
 from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.errors import CheckpointError, ConfigurationError
 from gfb_brevitas.files import remove_unfinished, sealed, unsealed, write_text_atomically
+from gfb_brevitas.notices import PACKAGE_LOGGER, LastResort
 from gfb_brevitas.search.checkpoint import CheckpointStore
 from gfb_brevitas.search.formats import FORMAT, VERSION, require_format, unreadable
 from gfb_brevitas.search.generation_log import GenerationLog
@@ -41,7 +42,6 @@ from gfb_brevitas.search.run_status import forget_failure, note_failure
 from gfb_brevitas.search.saving import saving
 from gfb_brevitas.search.unwritten import UnwrittenTrials
 
-_package_logger = logging.getLogger("gfb_brevitas")
 
 
 class RunFolder:
@@ -277,15 +277,17 @@ class _LogFile(logging.FileHandler):
 def _logging_to(path: Path) -> Iterator[None]:
     handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    level = _package_logger.level
-    if not _package_logger.isEnabledFor(logging.INFO):
-        _package_logger.setLevel(logging.INFO)
-    _package_logger.addHandler(handler)
+    level, last_resort = PACKAGE_LOGGER.level, LastResort()
+    if not PACKAGE_LOGGER.isEnabledFor(logging.INFO):
+        PACKAGE_LOGGER.setLevel(logging.INFO)
+    PACKAGE_LOGGER.addHandler(handler)
+    PACKAGE_LOGGER.addHandler(last_resort)
     try:
         yield
     finally:
-        _package_logger.removeHandler(handler)
-        _package_logger.setLevel(level)
+        PACKAGE_LOGGER.removeHandler(handler)
+        PACKAGE_LOGGER.removeHandler(last_resort)
+        PACKAGE_LOGGER.setLevel(level)
         with suppress(OSError):  # of a full disk
             handler.close()
 
