@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -62,10 +63,39 @@ def evaluator_names() -> tuple[str, ...]:
     return tuple(sorted(_factories))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """What an evaluator will have to do.
+
+    Attributes:
+        candidates: Evaluations of a gradient-free step.
+        steps: Gradient-free steps of the whole run; between them the weights change.
+        super_batch: The first super-batch of the step.
+    """
+
+    candidates: int
+    steps: int
+    super_batch: SuperBatch
+
+
+@runtime_checkable
+class Chooser(Protocol):
+    """An :data:`EvaluatorFactory` that chooses by what is planned, where that is known."""
+
+    def planned(
+        self, model: SearchableModel, loss: LossFunction, batchnorm: BatchNormStatistics, plan: Planned
+    ) -> Evaluator:
+        """The evaluator for a step. It must be the same in every process and when a run is resumed."""
+
+
 def make_evaluator(
-    name: str, model: SearchableModel, loss: LossFunction, batchnorm: BatchNormStatistics = "running"
+    name: str,
+    model: SearchableModel,
+    loss: LossFunction,
+    batchnorm: BatchNormStatistics = "running",
+    plan: Planned | None = None,
 ) -> Evaluator:
-    """The evaluator registered under ``name``.
+    """The evaluator registered under ``name``; one that chooses by a plan where it is given one.
 
     Raises:
         ConfigurationError: If there is none.
@@ -75,7 +105,10 @@ def make_evaluator(
             f"There is no evaluator {name!r}. There are: {', '.join(evaluator_names())}. "
             "Add one with register_evaluator."
         )
-    return _factories[name](model, loss, batchnorm)
+    factory = _factories[name]
+    if plan is not None and isinstance(factory, Chooser):
+        return factory.planned(model, loss, batchnorm, plan)
+    return factory(model, loss, batchnorm)
 
 
 def account_of(evaluator: Evaluator, name: str) -> str:
@@ -112,7 +145,7 @@ class ReferenceEvaluator:
     @property
     def account(self) -> str:
         """What runs, in words, and why nothing faster."""
-        return f"the model itself ({self._reason})" if self._reason else "the model itself"
+        return f"the model itself; {self._reason}" if self._reason else "the model itself"
 
     def losses(self, bits: Bits, super_batch: SuperBatch) -> Vector:
         """See :meth:`Evaluator.losses`.

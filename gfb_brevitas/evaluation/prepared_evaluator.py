@@ -83,7 +83,7 @@ class PreparedEvaluator:
     def account(self) -> str:
         """What runs, in words, and why nothing faster."""
         if not self._is_trusted:
-            return f"the model itself ({self._doubt})"
+            return f"the model itself; {self._doubt}"
         return self._forward.account
 
     def losses(self, bits: Bits, super_batch: SuperBatch) -> Vector:
@@ -197,7 +197,7 @@ def integer_evaluator(
     Raises:
         ConfigurationError: If the model is not on a CPU that has it.
     """
-    if not _has_integers(model):
+    if not integers_run_on(model):
         raise ConfigurationError(
             'The evaluator "integer" needs the model on a CPU with VNNI or AMX instructions and a PyTorch '
             'with oneDNN. Use "auto", which takes the fastest one that works.'
@@ -205,18 +205,11 @@ def integer_evaluator(
     return PreparedEvaluator(model, loss, batchnorm, integers=True)
 
 
-def fastest_evaluator(
-    model: SearchableModel, loss: LossFunction, batchnorm: BatchNormStatistics
-) -> PreparedEvaluator:
-    """A prepared evaluator, with eight-bit integer arithmetic where the machine has it."""
-    return PreparedEvaluator(model, loss, batchnorm, integers=_has_integers(model))
-
-
-def _has_integers(model: SearchableModel) -> bool:
+def integers_run_on(model: SearchableModel) -> bool:
+    """Whether the machine multiplies a model's eight-bit integers."""
     device = device_of(model)
     return (device is None or device.type == "cpu") and integer_products_available()
 
 
 register_evaluator("prepared", PreparedEvaluator)
 register_evaluator("integer", integer_evaluator)
-register_evaluator("auto", fastest_evaluator)

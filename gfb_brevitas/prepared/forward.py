@@ -43,7 +43,6 @@ class _Ready:
     captured: Captured
     recording: Recording
     prepared: Prepared
-    kind: str = ""
     inputs: tuple[tuple[Tensor, int], ...] = ()
     generation: int = 0
 
@@ -51,6 +50,11 @@ class _Ready:
         outputs = self.prepared.program(call.tensors, self._inputs_id(call))
         # The caller may change them in place, and they may share memory with what is kept.
         return self.captured.result([tensor.clone() for tensor in outputs])
+
+    @property
+    def kind(self) -> str:
+        """What it is, in words."""
+        return "an integer program" if self.prepared.in_integers else "a prepared program in floating point"
 
     def as_recorded(self, call: Call, noise_seed: int | None) -> Any:
         """The result by the operations that were recorded, each as the model does it; or with noise."""
@@ -153,11 +157,11 @@ class PreparedForward:
     @property
     def account(self) -> str:
         """What runs, in words, and why nothing faster."""
-        kinds = {ready.kind for ready in self._ready.values() if ready is not None}
+        kinds = {ready.kind for ready in self._ready.values() if ready is not None}  # usually one
         texts = [text.removeprefix(UNPREPARED).removesuffix(".") for text in self.fallbacks]
         reasons = [text[0].lower() + text[1:] for text in texts]
         what = " and ".join(sorted(kinds)) or "the model itself"
-        return f"{what} ({'; '.join(reasons)})" if reasons else what
+        return f"{what}; {'; '.join(reasons)}" if reasons else what
 
     @contextmanager
     def running(self, what: Run, noise_seed: int = 0) -> Iterator[None]:
@@ -220,9 +224,8 @@ class PreparedForward:
                 self.note(f"{UNPREPARED}what was recorded of it gives other results.")
                 return None
             if self._is_faithful(ready, call):
-                ready.kind = "an integer program" if integers else "a prepared program in floating point"
-                for text in _grouped(ready.prepared.in_floating_point):
-                    self.note(f"In floating point: {text}.")
+                if ready.prepared.in_floating_point:
+                    self.note(f"In floating point: {_grouped(ready.prepared.in_floating_point)}.")
                 return ready
             kind = "A program in integers" if integers else "A program"
             self.note(f"{kind} that computes something else than the model is not used.")
@@ -296,10 +299,10 @@ class PreparedForward:
             _logger.info(text)
 
 
-def _grouped(products: Iterable[str]) -> list[str]:
+def _grouped(products: Iterable[str]) -> str:
     """Products that stay in floating point, each as ``name: reason``, counted by reason."""
     reasons = Counter(product.partition(": ")[2] for product in products)
-    return [f"{count} {'product' if count == 1 else 'products'}, {why}" for why, count in reasons.items()]
+    return "; ".join(f"{count} of the products ({reason})" for reason, count in reasons.items())
 
 
 def _rolled(tensor: Tensor, by: int) -> Tensor:

@@ -10,6 +10,7 @@ from torch import fx
 from gfb_brevitas.prepared.capture import Captured
 from gfb_brevitas.prepared.fold_batch_norm import fold_batch_norm
 from gfb_brevitas.prepared.fuse_elementwise import fuse_elementwise
+from gfb_brevitas.prepared.integer_products import IntegerProduct
 from gfb_brevitas.prepared.lower_products import lower_products, round_products
 from gfb_brevitas.prepared.lower_quantizers import lower_quantizers
 from gfb_brevitas.prepared.program import Program
@@ -25,10 +26,12 @@ class Prepared:
     Attributes:
         program: Runs the model.
         in_floating_point: For each product that integers could not take over, why.
+        in_integers: How many products integers took over.
     """
 
     program: Program
     in_floating_point: tuple[str, ...]
+    in_integers: int
 
 
 def prepare(captured: Captured, largest_bits: dict[int, int], *, integers: bool) -> Prepared:
@@ -53,7 +56,8 @@ def prepare(captured: Captured, largest_bits: dict[int, int], *, integers: bool)
     graph.eliminate_dead_code()
     fuse_elementwise(graph, on_cpu=captured.on_cpu)
     graph.eliminate_dead_code()
-    return Prepared(Program(captured.graph, graph, sites), tuple(reasons))
+    in_integers = sum(isinstance(node.target, IntegerProduct) for node in graph.nodes)
+    return Prepared(Program(captured.graph, graph, sites), tuple(reasons), in_integers)
 
 
 def allow_any_layout(graph: fx.Graph) -> None:

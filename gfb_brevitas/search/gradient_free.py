@@ -21,7 +21,7 @@ import numpy as np
 from gfb_brevitas.constraints import Constraints
 from gfb_brevitas.distributed import current_world, shared
 from gfb_brevitas.evaluation.batches import Batches, LossFunction, device_of
-from gfb_brevitas.evaluation.evaluator import Evaluator, account_of, make_evaluator
+from gfb_brevitas.evaluation.evaluator import Evaluator, Planned, account_of, make_evaluator
 from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
 from gfb_brevitas.evaluation.super_batch import SuperBatch
 from gfb_brevitas.notices import notify
@@ -97,6 +97,7 @@ class GradientFreeStep:
         self.writer, self.log, self.on_generation = writer, log, on_generation
         self.space: SearchSpace = constraints.space
         self._device = device_of(model)
+        self._told = ""
 
     def run(self, incumbent: Bits, distribution: CmaState | None = None) -> StepOutcome:
         """Search from an allocation.
@@ -115,7 +116,10 @@ class GradientFreeStep:
         super_batch = self._super_batch()
         study = self._study(incumbent, distribution, super_batch)
         evaluator = shared(
-            make_evaluator(self.config.evaluator, self.model, self.loss, self.config.batchnorm)
+            make_evaluator(
+                *(self.config.evaluator, self.model, self.loss, self.config.batchnorm),
+                self._plan(super_batch),
+            )
         )
         with nullcontext() if self.writer is None else self.writer.flushed():
             samples, generations, stopped = self._search(study, evaluator, super_batch)
@@ -223,7 +227,7 @@ class GradientFreeStep:
             replayed = None if self.log is None else self.log.candidates(len(generations) + 1)
             trials, bits = study.ask(self.population_size, replayed)
             losses = self._losses(evaluator, super_batch, len(generations) + 1, bits)
-            notify(_logger, f"Candidates: {account_of(evaluator, self.config.evaluator)}.")
+            self._tell_evaluator(evaluator)
             generations.append(study.tell(trials, bits, losses))
             samples.add(generations[-1])
             self._report(study, generations, time.perf_counter() - began)
@@ -241,6 +245,19 @@ class GradientFreeStep:
         if self.log is not None:
             self.log.append(number, bits, losses, self.constraints.costs(bits))
         return losses
+
+    def _plan(self, super_batch: SuperBatch) -> Planned:
+        return Planned(
+            candidates=self.config.evaluations_per_step,
+            steps=self.config.rounds * self.config.steps_per_round,
+            super_batch=super_batch,
+        )
+
+    def _tell_evaluator(self, evaluator: Evaluator) -> None:
+        account = account_of(evaluator, self.config.evaluator)
+        if account != self._told:
+            notify(_logger, f"Candidates are evaluated by {account}.")
+        self._told = account
 
     def _stop_reason(self, study: StepStudy | GuidedStudy, generations: int) -> str | None:
         if (generations + 1) * self.population_size > self.config.evaluations_per_step:

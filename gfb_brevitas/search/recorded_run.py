@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -27,6 +28,7 @@ from gfb_brevitas.search.run_status import RunStatus, read_status
 from gfb_brevitas.space import Bits, Vector
 
 _Read = TypeVar("_Read")
+_WARNING = re.compile(r"^[\d-]+ [\d:,]+ (?:WARNING|ERROR) [\w.]+: (.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +167,15 @@ class RecordedRun:
         read = ((file, self._lines(file)) for file in files)
         steps = [self._step(file, lines) for file, lines in read if len(lines) > 1]
         return tuple(sorted(steps, key=lambda step: (step.round, step.step)))
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What the log warns of, each text once; empty where there is no log."""
+        try:
+            log = (self.path / "run.log").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ()
+        return tuple(dict.fromkeys(_WARNING.findall(log)))
 
     def _lines(self, file: Path) -> list[dict[str, Any]]:
         lines = JsonLinesFile(file).read_whole(ended=self.summary is not None)

@@ -96,6 +96,17 @@ def plan_in_words(run: RecordedRun) -> str:
     return f"{plan}. Seed {search.get('seed', '–')}."
 
 
+def evaluators_in_words(run: RecordedRun) -> Iterator[str]:
+    """What evaluated the candidates, and why nothing faster."""
+    accounts: dict[str, int] = {}
+    for step in run.history.steps:
+        if step.evaluator:
+            accounts[step.evaluator] = accounts.get(step.evaluator, 0) + 1
+    for account, steps in accounts.items():
+        where = "" if len(accounts) == 1 else f" in {counted(steps, 'gradient-free step')}"
+        yield f"Candidates were evaluated by {account}{where}."
+
+
 def planned_epochs(run: RecordedRun) -> int:
     """Epochs that the run has when it ends."""
     search = run.configuration.get("search", {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import re
 import time
@@ -13,6 +14,7 @@ import pytest
 from rich.console import Console
 
 import gfb_brevitas as gfb
+from gfb_brevitas import notices
 from gfb_brevitas.report import TerminalProgress
 from gfb_brevitas.report.time_left import TimeLeft, clock
 from gfb_brevitas.search import EpochRecord, GenerationRecord, History, StartRecord
@@ -42,7 +44,8 @@ def without_control(text: str) -> list[str]:
 def test_without_a_terminal_there_is_one_line_for_each_round() -> None:
     console, stream = console_of(terminal=False)
     result = run_with(TerminalProgress("uniform 2", console))
-    lines = stream.getvalue().splitlines()
+    told, *lines = stream.getvalue().splitlines()
+    assert told.startswith("uniform 2: Candidates are evaluated by the model itself; ")
     assert len(lines) == len(result.history.rounds) == 2
     for line, record in zip(lines, result.history.rounds, strict=True):
         fullest = max(record.costs, key=lambda row: row["use"])
@@ -58,9 +61,22 @@ def test_without_budgets_none_is_named() -> None:
     console, stream = console_of(terminal=False)
     result = run_with(TerminalProgress(console=console), budgets=[])
     assert (
-        stream.getvalue().splitlines()[1]
+        stream.getvalue().splitlines()[2]
         == f"search: round 2/2, validation {result.history.rounds[1].metric:.4f}"
     )
+
+
+def test_warnings_have_a_line_of_their_own_once() -> None:
+    class Worried:
+        def on_epoch(self, record: Any) -> None:
+            logging.getLogger("gfb_brevitas.search").warning("The loss [%s] is at chance.", "bold")
+
+    console, stream = console_of(terminal=False)
+    run(search=QUICK, callbacks=[TerminalProgress(console=console), Worried()])
+    warnings = [line for line in stream.getvalue().splitlines() if "chance" in line]
+    assert warnings == ["search: warning: The loss [bold] is at chance."]
+    handlers = logging.getLogger("gfb_brevitas").handlers
+    assert not any(isinstance(handler, notices._ForPeople) for handler in handlers)
 
 
 def test_names_are_no_markup() -> None:
@@ -81,7 +97,9 @@ class Drawn(TerminalProgress):
 def test_in_a_terminal_one_line_shows_round_step_candidates_epochs_and_the_time_left() -> None:
     console, stream = console_of(terminal=True)
     result = run(search=QUICK, callbacks=[Drawn("search", console)])
-    shown = without_control(stream.getvalue())
+    everything = without_control(stream.getvalue())
+    shown = [line for line in everything if "Candidates are evaluated by" not in line]
+    assert len(everything) == len(shown) + 1  # told once
     assert all(line.startswith("search") and len(line) <= 80 for line in shown)
     assert any("search, pretraining" in line for line in shown)
     best: dict[int, float] = {}

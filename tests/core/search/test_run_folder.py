@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +283,20 @@ def test_user_code_may_change_the_current_folder(tmp_path: Path, monkeypatch: py
     result = run(run_folder="run", callbacks=[Change()])
     assert not list(elsewhere.iterdir())
     assert RecordedRun.load(tmp_path / "run").allocation == result.allocation
+
+
+def test_warnings_are_seen_without_any_handler_as_well(tmp_path: Path) -> None:
+    """The log file is a handler, and with one Python prints no warning by itself."""
+    program = (
+        "import logging, sys\n"
+        "from pathlib import Path\n"
+        "from gfb_brevitas.search.run_folder import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1])).opened():\n"
+        "    logging.getLogger('gfb_brevitas.search').warning('the loss is at chance')\n"
+        "    logging.getLogger('gfb_brevitas.search').info('an epoch is over')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "run")], capture_output=True, text=True, check=True
+    )
+    assert ended.stderr == "the loss is at chance\n"
+    assert "an epoch is over" in (tmp_path / "run" / "run.log").read_text()

@@ -312,3 +312,14 @@ def test_the_page_may_ask_nobody_for_anything(written: Callable[[str], Parsed]) 
     assert policy is not None and "http:" not in policy and "https:" not in policy and "*" not in policy
     directives = dict(part.split(maxsplit=1) for part in policy.split("; "))
     assert directives["default-src"] == directives["base-uri"] == directives["form-action"] == "'none'"
+
+
+def test_what_evaluated_candidates_and_what_was_warned_of_is_told(run_folder: Folder, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder("ended"), folder)
+    line = "2026-01-01 12:00:00,000 WARNING gfb_brevitas.search.run: Epoch 1: the loss <b> is at chance.\n"
+    with (folder / "run.log").open("a", encoding="utf-8") as log:
+        log.write(line + line)
+    text = Parsed(write_report(folder, tmp_path / "report.html").read_text(encoding="utf-8")).text
+    assert "Candidates were evaluated by the model itself." in text
+    assert text.count("Epoch 1: the loss <b> is at chance.") == 1
