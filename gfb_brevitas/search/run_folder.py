@@ -43,7 +43,6 @@ from gfb_brevitas.search.saving import saving
 from gfb_brevitas.search.unwritten import UnwrittenTrials
 
 
-
 class RunFolder:
     """A run's files.
 

@@ -321,5 +321,5 @@ def test_what_evaluated_candidates_and_what_was_warned_of_is_told(run_folder: Fo
     with (folder / "run.log").open("a", encoding="utf-8") as log:
         log.write(line + line)
     text = Parsed(write_report(folder, tmp_path / "report.html").read_text(encoding="utf-8")).text
-    assert "Candidates were evaluated by the model itself." in text
+    assert "Candidates were evaluated by the model itself; preparing it pays from about " in text
     assert text.count("Epoch 1: the loss <b> is at chance.") == 1
