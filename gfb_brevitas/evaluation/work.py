@@ -41,7 +41,7 @@ def work_of(evaluate: Callable[[], Any]) -> Work:
 
 class _Counter(TorchDispatchMode):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations = self.numbers = self.multiplications = 0
 
     def __torch_dispatch__(
