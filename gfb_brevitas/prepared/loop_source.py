@@ -100,9 +100,9 @@ def kinds_of_arguments(graph: fx.Graph) -> list[Kind]:
     """The types that tensors in the places of a group's placeholders must have."""
     kinds: dict[fx.Node, Kind] = dict.fromkeys(graph.find_nodes(op="placeholder"), "float")
     for node in graph.find_nodes(op="call_function", target=decode):
-        kinds[node.args[0]] = "uint8_t"  # type: ignore[index]
+        kinds[node.args[0]] = "uint8_t"
     for node in graph.find_nodes(op="call_function", target=aten.where.self):
-        kinds[node.args[0]] = "bool"  # type: ignore[index]
+        kinds[node.args[0]] = "bool"
     return [kinds[node] for node in graph.find_nodes(op="placeholder")]
 
 

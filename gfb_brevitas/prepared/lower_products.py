@@ -96,9 +96,9 @@ class _Lowering:
         codes, site, reason = self._operands(node, x, weight)
         if reason is not None:
             return reason
-        row = () if len(stride) == 2 else ((1, 0, 1),)  # of one dimension: an image of a single row
-        sizes = zip(*row, *zip(stride, padding, dilation, strict=True), strict=True)
-        geometry = PackConvolutionWeight(*sizes, groups)
+        if len(stride) == 1:  # an image of a single row
+            stride, padding, dilation = (1, *stride), (0, *padding), (1, *dilation)
+        geometry = PackConvolutionWeight(tuple(stride), tuple(padding), tuple(dilation), groups)
         product = IntegerConvolution(codes.meta[CODES], geometry=geometry)
         self._replace(node, product, codes, weight, site, bias, geometry)
         return None

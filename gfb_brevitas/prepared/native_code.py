@@ -46,7 +46,9 @@ def native_function(source: str, name: str) -> Callable[..., None] | None:
         library = ctypes.CDLL(str(_compiled(compiler, source)))
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or str(error)
-        _logger.warning("Element-wise operations run one by one: %s fails: %s", compiler, detail[-500:])
+        _logger.warning(
+            "Element-wise operations on cpu run one by one: %s fails: %s", compiler, detail[-500:]
+        )
         return None
     function: Callable[..., None] = getattr(library, name)
     function.restype = None  # type: ignore[attr-defined]

@@ -55,7 +55,7 @@ def is_functional(recorded: fx.GraphModule) -> bool:
 
 class _Recorder(TorchDispatchMode):
     def __init__(self, names: Mapping[int, str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._names = names
         self.graph, self.root = fx.Graph(), nn.Module()
         self._nodes: WeakIdKeyDictionary = WeakTensorKeyDictionary()

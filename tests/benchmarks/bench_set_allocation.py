@@ -64,5 +64,5 @@ if __name__ == "__main__":
         "set_allocation",
         measure,
         settings={"quantizers": [10, 100, 400], "repeats": 200},
-        quick={"quantizers": [100], "repeats": 50},
+        quick={"repeats": 5},
     )

@@ -135,5 +135,5 @@ if __name__ == "__main__":
             "device": "cuda" if torch.cuda.is_available() else "cpu",
             "rounds": 9,
         },
-        quick={"networks": ["gnn"], "rounds": 2},
+        quick={"rounds": 1},
     )
