@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,12 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 import gfb_brevitas as gfb
 from gfb_brevitas.adapters.operator_kinds import operator_name
 from gfb_brevitas.adapters.product_recorder import KERNEL, NUMPY
+from gfb_brevitas.cli import app
 from gfb_brevitas.costs import ActivationMemory, BitOperations, LatencyTable, WeightSize
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.profile import ModelProfile
@@ -231,6 +235,20 @@ def test_the_table_of_a_model_and_comparisons_say_it() -> None:
     assert "Nobody knows what unknown_test::product multiplies" in printed.get()
     row = Contender.of("mine", searchable.space, searchable.allocation, accuracy=0.5, epochs=1, seconds=1.0)
     assert row.bit_operations is None
+
+
+def test_inspecting_a_model_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    shown = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, ["inspect", f"{__name__}:make"])
+    assert shown.exit_code == 0 and "Nobody knows what unknown_test::product multiplies" in shown.stdout
+    assert "bit_operations" not in shown.stdout
+    as_json = CliRunner().invoke(app, ["inspect", f"{__name__}:make", "--json"])
+    (found,) = json.loads(as_json.stdout)["unknown_operators"]
+    assert (found["name"], found["layer"]) == ("unknown_test::product", "layer")
+
+
+def make() -> tuple[nn.Module, Tensor]:
+    return model(lambda x: product(x, WEIGHT)), torch.randn(2, WIDTH)
 
 
 def test_a_run_says_it_at_its_start_and_keeps_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

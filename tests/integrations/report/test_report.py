@@ -17,9 +17,11 @@ import pytest
 from gfb_brevitas import RecordedRun
 from gfb_brevitas.errors import CheckpointError, MissingExtraError
 from gfb_brevitas.extras import install_command
+from gfb_brevitas.profile import UnknownOperator
 from gfb_integrations._documents import write_document
 from gfb_integrations.finn import FinnEstimate, FinnVerification
 from gfb_integrations.report import write_report
+from gfb_integrations.report.asked import ranges_in_words
 from gfb_integrations.report.outcome import in_words
 from tests.integrations.recorded_runs import HOSTILE, KINDS
 
@@ -323,3 +325,9 @@ def test_what_evaluated_candidates_and_what_was_warned_of_is_told(run_folder: Fo
     text = Parsed(write_report(folder, tmp_path / "report.html").read_text(encoding="utf-8")).text
     assert "Candidates were evaluated by the model itself; preparing it pays from about " in text
     assert text.count("Epoch 1: the loss <b> is at chance.") == 1
+
+
+def test_operators_that_nobody_knows_are_told(run_folder: Folder) -> None:
+    unknown = UnknownOperator(name="mylib::gate", layer="mixer", reason="it is new", quantizers=())
+    run = replace(RecordedRun.load(run_folder("ended")), unknown_operators=(unknown,))
+    assert any("mylib::gate multiplies, which the layer 'mixer'" in line for line in ranges_in_words(run))
