@@ -16,6 +16,7 @@ from gfb_brevitas.samplers._state import CmaState
 
 # pycma's smallest standard deviation of an integer coordinate, in steps.
 _SMALLEST_STD_STEPS = 0.2
+_FEWEST_POINTS = 3
 _SILENT = -10  # also keeps pycma from reading options from a file in the working directory
 
 
@@ -60,6 +61,11 @@ class Strategy:
     def generation(self) -> int:
         """Number of updates."""
         return int(self._es.countiter)
+
+    @property
+    def smallest_update(self) -> int:
+        """Fewest points that :meth:`update` takes: CMA-ES recombines that many of them."""
+        return max(_FEWEST_POINTS, int(self._es.sp.weights.mu))
 
     def draw(self, normal: Vector) -> Vector:
         """The unbounded point, shape ``(n,)``, of a standard normal vector, shape ``(dimension,)``."""

@@ -29,7 +29,6 @@ from gfb_brevitas.surrogate import Proposals
 
 _WEIGHT_SPREAD = 0.7  # standard deviation of log weights of quantizers in the first generation
 _DRAWS = 4  # draws from the distribution, per candidate, where there are too few others
-_SMALLEST_UPDATE = 3  # of pycma
 _WORST = 1e300  # in place of infinity, which pycma does not rank
 
 
@@ -118,9 +117,9 @@ class GuidedStudy:
         return self._space.decode([mean[c.name] for c in self._space.free])
 
     def _follow(self, bits: Bits, values: Vector) -> None:
-        """Move the distribution; CMA-ES needs three candidates at a time."""
+        """Move the distribution, as soon as there are as many candidates as CMA-ES recombines."""
         self._waiting.extend(zip(self._points(bits), np.minimum(values, _WORST).tolist(), strict=True))
-        if len(self._waiting) >= _SMALLEST_UPDATE:
+        if len(self._waiting) >= self._strategy.smallest_update:
             points, worth = zip(*self._waiting, strict=True)
             nothing = np.empty((0, self._strategy.dimension))
             self._strategy.update(nothing, np.array(points), np.array(worth))
