@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -168,5 +169,11 @@ def require_mapping(bits: object) -> None:
     """
     if isinstance(bits, Mapping):
         return
-    hint = " Read a file with BitAllocation.load(path)." if isinstance(bits, str | os.PathLike) else ""
+    hint = ""
+    if isinstance(bits, str | os.PathLike):
+        hint = " Read a file with BitAllocation.load(path)."
+    elif isinstance(bits, Integral):
+        hint = f" For one width everywhere: model.space.uniform({bits})."
+    elif isinstance(bits, Sized):
+        hint = " For a row of bit widths: model.space.allocation(row)."
     raise AllocationError(f"An allocation maps quantizer names to bit widths; got {bits!r}.{hint}")

@@ -5,6 +5,9 @@ Every message states the rule, the value that was received and what to do about 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class GfbError(Exception):
     """Base class of every error raised on purpose by ``gfb_brevitas`` and ``gfb_integrations``."""
@@ -38,6 +41,10 @@ class EmptyDataError(GfbError, ValueError):
     """An iterable of batches yielded nothing."""
 
 
+class BatchError(GfbError):
+    """A batch could not be loaded, or the loss failed on it; the error itself is the ``__cause__``."""
+
+
 class NonFiniteLossError(GfbError):
     """The loss became NaN or infinite where the run cannot go on without it."""
 
@@ -60,3 +67,11 @@ class ExportError(GfbError):
 
 class MissingExtraError(GfbError, ImportError):
     """An optional dependency is missing; the message holds the exact install command."""
+
+
+def unknown_name(what: str, name: object, known: Iterable[str], way_out: str = "") -> str:
+    """The message for a name that is none of the known ones: what there is, and what may have been meant."""
+    names = list(known)
+    close = get_close_matches(str(name), names, n=1)
+    meant = f" Did you mean {close[0]!r}?" if close else ""
+    return f"There is no {what} {name!r}.{meant} There are: {', '.join(names)}.{way_out}"

@@ -133,10 +133,15 @@ class SearchSpace:
         Raises:
             AllocationError: If the vectors are of another space or hold NaN.
         """
-        vectors = np.asarray(vectors, dtype=np.float64)
-        if vectors.shape[-1] != len(self.free):
+        try:
+            vectors = np.asarray(vectors, dtype=np.float64)
+        except (TypeError, ValueError):
             raise AllocationError(
-                f"A vector of this space has {len(self.free)} entries; got {vectors.shape[-1]}."
+                f"A vector of this space is an array of log2 widths; got {vectors!r}."
+            ) from None
+        if not vectors.ndim or vectors.shape[-1] != len(self.free):
+            raise AllocationError(
+                f"A vector of this space has {len(self.free)} entries; got the shape {vectors.shape}."
             )
         if np.isnan(vectors).any():
             raise AllocationError("A vector's entries must be numbers (log2 of bits); got NaN.")
@@ -164,10 +169,11 @@ class SearchSpace:
 
     def allocation(self, bits: ArrayLike) -> BitAllocation:
         """The allocation of a row of a bit matrix."""
-        row = np.asarray(bits, dtype=np.int64)
-        if row.shape != (len(self.profile),):
+        row = _row(bits)
+        if row is None or row.shape != (len(self.profile),):
             raise AllocationError(
-                f"A row of bit widths of this model has shape ({len(self.profile)},); got {row.shape}."
+                f"A row of bit widths of this model has shape ({len(self.profile)},); got "
+                f"{repr(bits) if row is None else row.shape}."
             )
         return BitAllocation(dict(zip(self.profile.names, row.tolist(), strict=True)))
 
@@ -227,6 +233,13 @@ class SearchSpace:
                     f"got {widths[c.name]}."
                 )
         return checked
+
+
+def _row(bits: ArrayLike) -> Bits | None:
+    try:
+        return np.asarray(bits, dtype=np.int64)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _checked_rules(rules: object) -> tuple[Rule, ...]:

@@ -19,7 +19,7 @@ from gfb_brevitas.adapters.profiling import make_profile
 from gfb_brevitas.adapters.ties import trace_and_tie
 from gfb_brevitas.adapters.tracing import ExampleInputs, batch_size_of, require_module
 from gfb_brevitas.allocation import MAX_BITS, BitAllocation
-from gfb_brevitas.errors import ConfigurationError, NothingSearchableError
+from gfb_brevitas.errors import AllocationError, ConfigurationError, NothingSearchableError
 from gfb_brevitas.profile import ModelProfile
 from gfb_brevitas.quant import Clipping, ClippingKind
 from gfb_brevitas.rules import Rule
@@ -145,9 +145,27 @@ class SearchableModel(nn.Module):
         self.set_bits([checked[site.name] for site in self._sites])
 
     def set_bits(self, bits: Iterable[int]) -> None:
-        """Change the bit widths without checks: one row of a bit matrix, in profile order."""
-        for site, width in zip(self._sites, bits, strict=True):
-            site.width.bits = int(width)
+        """Change the bit widths without checks of their ranges: one row of a bit matrix, in profile order.
+
+        An allocation is taken too, as by :meth:`set_allocation`.
+
+        Raises:
+            AllocationError: If it is neither; nothing has changed then.
+        """
+        if isinstance(bits, Mapping):
+            self.set_allocation(bits)
+            return
+        try:
+            widths = [int(width) for width in bits]
+        except (TypeError, ValueError):
+            widths = []
+        if len(widths) != len(self._sites):
+            raise AllocationError(
+                f"A row of bit widths of this model has {len(self._sites)} whole numbers, in the order of "
+                f"its profile; got {bits!r}. set_allocation(model.space.uniform(4)) sets all by name."
+            )
+        for site, width in zip(self._sites, widths, strict=True):
+            site.width.bits = width
 
     @contextmanager
     def using(self, allocation: Mapping[str, int]) -> Iterator[SearchableModel]:

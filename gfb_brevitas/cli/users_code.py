@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -16,13 +16,11 @@ import typer
 import gfb_brevitas
 from gfb_brevitas.cli.output import say
 from gfb_brevitas.configuration import ConfiguredRun
-from gfb_brevitas.errors import GfbError
+from gfb_brevitas.errors import BatchError, GfbError
 from gfb_brevitas.search import RecordedRun
+from gfb_brevitas.users_frames import is_users
 
 _PACKAGE = Path(gfb_brevitas.__file__).resolve().parent
-_LIBRARIES = tuple(
-    f"{Path(sysconfig.get_path(name)).resolve()}/" for name in ("stdlib", "platstdlib", "purelib", "platlib")
-)
 
 # Where the package calls what a setting names: the file in the package, and the function in it.
 _CALLS: dict[tuple[str, str], str] = {
@@ -42,7 +40,7 @@ _READERS: dict[str, tuple[str, ...]] = {
     "search/loop_trainer.py": ("train_batches",),
     "search/run.py": ("calibration_batches", "train_batches"),
     "search/validation.py": ("validation_batches", "search_batches", "train_batches"),
-    "configuration/losses.py": ("validation_batches",),
+    "evaluation/losses.py": ("validation_batches",),
     "search/selection.py": ("search_batches", "train_batches"),
     "evaluation/super_batch.py": ("search_batches", "train_batches"),
 }
@@ -60,23 +58,33 @@ def told_in_short(run: ConfiguredRun) -> Iterator[None]:
     """
     try:
         yield
-    except GfbError:
+    except GfbError as error:
+        if isinstance(error, BatchError) and isinstance(error.__cause__, Exception):
+            _tell(run, error.__cause__, error)
         raise
     except Exception as error:
-        setting = _setting(run, error)
-        text = _users_part(error, _files_of(run))
-        if setting is None or text is None:
-            raise
-        say(f" in {_named(run, setting)}:\n{text}\n{_kept(run)}", lead=type(error).__name__)
-        raise typer.Exit(1) from None
+        _tell(run, error)
+        raise
 
 
-def _setting(run: ConfiguredRun, error: BaseException) -> str | None:
+def _tell(run: ConfiguredRun, error: Exception, explained: BatchError | None = None) -> None:
+    """Tell an error and end with 1, unless no code of the user is part of it."""
+    setting = _setting(run, *((error,) if explained is None else (explained, error)))
+    text = _users_part(error, _files_of(run))
+    if setting is None or text is None:
+        return
+    lines = str(explained or "").splitlines()
+    about = "".join(f"{line}\n" for line in dict.fromkeys([*lines[:1], *lines[-1:]]))
+    say(f" in {_named(run, setting)}:\n{text}\n{about}{_kept(run)}", lead=type(error).__name__)
+    raise typer.Exit(1) from None
+
+
+def _setting(run: ConfiguredRun, *errors: BaseException) -> str | None:
     """The setting that names the code which raised; the last call out of the package tells."""
     found: str | None = None
     testing = False
     readers: tuple[str, ...] = ()
-    for frame, _ in traceback.walk_tb(error.__traceback__):
+    for frame, _ in chain.from_iterable(traceback.walk_tb(error.__traceback__) for error in errors):
         place = _place(frame.f_code)
         if place is None:
             continue
@@ -119,20 +127,13 @@ def _users_part(error: Exception, files: set[str]) -> str | None:
     seen: list[traceback.TracebackException] = []
     link: traceback.TracebackException | None = told
     while link is not None and link not in seen:
-        own = [frame for frame in link.stack if frame.filename in files or _is_users(frame.filename)]
+        own = [frame for frame in link.stack if frame.filename in files or is_users(frame.filename)]
         link.stack = traceback.StackSummary.from_list(own)
         seen.append(link)
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     if not any(link.stack for link in seen):
         return None
     return "".join(told.format()).rstrip()
-
-
-def _is_users(file: str) -> bool:
-    path = Path(file)
-    if file.startswith("<") or path.is_relative_to(_PACKAGE) or "gfb_integrations" in path.parts:
-        return False
-    return not str(path.resolve()).startswith(_LIBRARIES)
 
 
 def _kept(run: ConfiguredRun) -> str:

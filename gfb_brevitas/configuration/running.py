@@ -23,7 +23,6 @@ from gfb_brevitas.configuration.keeping import (
     require_free_name,
     require_room,
 )
-from gfb_brevitas.configuration.losses import LOSSES, METRICS, Loss, accuracy_on
 from gfb_brevitas.configuration.objects import as_dict, budgets_of, rule_of, tupled
 from gfb_brevitas.configuration.references import call, load_object, users_code
 from gfb_brevitas.configuration.schema import RunConfiguration
@@ -31,6 +30,7 @@ from gfb_brevitas.configuration.validation import settings_of, validated
 from gfb_brevitas.constraints import Baseline, Budget, Constraints
 from gfb_brevitas.errors import ConfigurationError, GfbError
 from gfb_brevitas.evaluation.batches import Batches
+from gfb_brevitas.evaluation.losses import METRICS, Loss, loss_from, metric_from
 from gfb_brevitas.rules import Range, Rule
 from gfb_brevitas.search.alternation import fit
 from gfb_brevitas.search.callbacks import AnyCallback, require_callbacks
@@ -340,13 +340,9 @@ class ConfiguredRun:
 
     def _loss(self) -> Loss:
         name = self.configuration.loss
-        if name in LOSSES:
-            return LOSSES[name]
         if ":" not in name:
-            raise ConfigurationError(
-                f"{self.document.place(('loss',))}: there is no loss {name!r}. Name a function as "
-                f"module:function, or one of {', '.join(LOSSES)}."
-            )
+            named: Loss = self._at(("loss",), loss_from, name)
+            return named
         loss: Loss = self._loaded(name, "loss")
         return loss
 
@@ -360,17 +356,9 @@ class ConfiguredRun:
     def _metric(self, setting: str, name: str | None, data: str) -> Any:
         if name is None:
             return None
-        place = self.document.place((setting,))
-        if name in METRICS:
-            batches = self.batches(data)
-            if batches is None:
-                raise ConfigurationError(f"{place}: the metric {name!r} needs `{data}`.")
-            return accuracy_on(batches)
         if ":" not in name:
-            raise ConfigurationError(
-                f"{place}: there is no metric {name!r}. Name a function as module:function, or one of "
-                f"{', '.join(METRICS)}."
-            )
+            batches = self.batches(data) if name in METRICS else None
+            return self._at((setting,), metric_from, name, batches, setting, data)
         return self._loaded(name, setting)
 
     def _called(self, setting: str) -> Any:

@@ -6,12 +6,13 @@ import logging
 import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from gfb_brevitas.allocation import MAX_BITS
 from gfb_brevitas.costs.protocol import BoundCost, Cost
+from gfb_brevitas.costs.registry import cost_from_name
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.space import SearchSpace
 
@@ -33,7 +34,7 @@ class Budget:
         >>> absolute = Budget(cost=ActivationMemory(total="largest"), limit=64e3)
 
     Args:
-        cost: What is limited.
+        cost: What is limited: a cost, or the name of one that is registered, e.g. ``"weight_size"``.
         beta: Share of the uniform allocation's cost; 1 when not given.
         uniform_bits: Width of the uniform allocation in bits, or (weight bits, activation bits).
         limit: The limit in the cost's unit, instead of ``beta`` and ``uniform_bits``.
@@ -50,7 +51,21 @@ class Budget:
     limit: float | None = None
     rho: float = 10.0
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            cost: Cost | str,
+            beta: float | None = None,
+            uniform_bits: int | tuple[int, int] | None = None,
+            limit: float | None = None,
+            rho: float = 10.0,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
+        if isinstance(self.cost, str):
+            object.__setattr__(self, "cost", cost_from_name(self.cost))
         _require_cost(self.cost)
         if (self.limit is None) == (self.uniform_bits is None):
             raise ConfigurationError(
@@ -209,5 +224,5 @@ def _require_cost(cost: object) -> None:
     if isinstance(cost, type) or not isinstance(cost, Cost):
         raise ConfigurationError(
             f"A budget's cost must be an object with `name`, `unit`, `monotone` and `bind`, such as "
-            f"WeightSize(); got {cost!r}. A registered name becomes one with cost_from_name."
+            f"WeightSize(), or the name of a registered one; got {cost!r}."
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from gfb_brevitas.costs.protocol import Cost
-from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.errors import ConfigurationError, unknown_name
 
 CostFactory = Callable[..., Cost]
 _F = TypeVar("_F", bound=CostFactory)
@@ -60,7 +60,7 @@ def cost_from_name(name: str, /, **options: Any) -> Cost:
     _require_own_costs()
     factory = _factories.get(name)
     if factory is None:
-        raise ConfigurationError(f"There is no cost {name!r}. There are: {', '.join(registered_costs())}.")
+        raise ConfigurationError(unknown_name("cost", name, registered_costs()))
     signature = inspect.signature(factory)
     try:
         signature.bind(**options)

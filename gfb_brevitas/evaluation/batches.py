@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from gfb_brevitas.errors import ConfigurationError, EmptyDataError
+from gfb_brevitas.errors import BatchError, ConfigurationError, EmptyDataError, GfbError
 from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
+from gfb_brevitas.users_frames import failed_in
 
 Batch = Any
 Batches = Iterable[Any] | Callable[[], Iterable[Any]]
@@ -73,20 +74,41 @@ def opened(batches: Batches, seed: int) -> Iterator[Batch]:
     return iter(batches if isinstance(batches, Iterable) else batches())
 
 
-def one_pass(batches: Batches, seed: int, limit: int | None = None) -> Iterator[Batch]:
-    """The batches of one pass, at most ``limit``; repeats for equal seeds, whatever runs in between."""
+def one_pass(
+    batches: Batches, seed: int, limit: int | None = None, *, name: str = "batches"
+) -> Iterator[Batch]:
+    """The batches of one pass, at most ``limit``; repeats for equal seeds, whatever runs in between.
+
+    Raises:
+        BatchError: If the data fails to give one; ``name`` is what the data is called.
+    """
     stream = RandomStream(seed)
     with stream.active():
         iterator = opened(batches, seed)
     drawn = 0
     while limit is None or drawn < limit:
         try:
-            with stream.active():
+            with stream.active(), _Loading(name, drawn + 1):
                 batch = next(iterator)
         except StopIteration:
             return
         drawn += 1
         yield batch
+
+
+class _Loading:
+    """Tells an error of the data with the number of the batch; a pass that ends is none."""
+
+    def __init__(self, name: str, number: int) -> None:
+        self._what = f"Batch {number} of `{name}`"
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        passes = GfbError | StopIteration | torch.OutOfMemoryError
+        if isinstance(error, Exception) and not isinstance(error, passes):
+            message = f"{self._what} could not be loaded: {failed_in(error).rstrip()}"
+            raise BatchError(message) from error
 
 
 class BatchStream(Iterator[Batch]):
@@ -107,17 +129,22 @@ class BatchStream(Iterator[Batch]):
         self._batches, self._name, self._seed = batches, name, seed
         self._randomness = RandomStream(seed)
         self._iterator: Iterator[Batch] = iter(())
+        self._drawn = 0
 
     def __next__(self) -> Batch:
+        self._drawn += 1
         with self._randomness.active():
             try:
-                return next(self._iterator)
+                with _Loading(self._name, self._drawn):
+                    return next(self._iterator)
             except StopIteration:
                 pass
             self._iterator = opened(self._batches, derive_seed(self._seed, self.passes))
             self.passes += 1
+            self._drawn = 1
             try:
-                return next(self._iterator)
+                with _Loading(self._name, self._drawn):
+                    return next(self._iterator)
             except StopIteration:
                 raise EmptyDataError(
                     f"`{self._name}` must yield at least one batch; pass {self.passes} over it yielded none."

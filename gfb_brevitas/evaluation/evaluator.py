@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gfb_brevitas.errors import ConfigurationError
+from gfb_brevitas.errors import ConfigurationError, unknown_name
 from gfb_brevitas.evaluation.batches import LossFunction, device_of, moved
 from gfb_brevitas.evaluation.known_losses import KnownLosses, checked_rows
 from gfb_brevitas.evaluation.modes import BatchNormStatistics, inference_only
@@ -101,10 +101,8 @@ def make_evaluator(
         ConfigurationError: If there is none.
     """
     if name not in _factories:
-        raise ConfigurationError(
-            f"There is no evaluator {name!r}. There are: {', '.join(evaluator_names())}. "
-            "Add one with register_evaluator."
-        )
+        way_out = " Add one with register_evaluator."
+        raise ConfigurationError(unknown_name("evaluator", name, evaluator_names(), way_out))
     factory = _factories[name]
     if plan is not None and isinstance(factory, Chooser):
         return factory.planned(model, loss, batchnorm, plan)

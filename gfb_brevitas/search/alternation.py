@@ -20,13 +20,14 @@ from gfb_brevitas.costs.operator_costs import unknown_in_words
 from gfb_brevitas.distributed import current_world, in_all_processes
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.evaluation.batches import Batches, LossFunction, require_batches
+from gfb_brevitas.evaluation.losses import metric_from
 from gfb_brevitas.floating_point import float_layers_headline, float_layers_in_words, stays_in_floats
 from gfb_brevitas.search.callbacks import AnyCallback, EndRecord, notify, require_callbacks
 from gfb_brevitas.search.config import SearchConfig, TrainingConfig
 from gfb_brevitas.search.fingerprint import described, described_model
 from gfb_brevitas.search.loading import require_searchable
 from gfb_brevitas.search.loop_trainer import make_trainer
-from gfb_brevitas.search.loss import FirstCallChecked
+from gfb_brevitas.search.loss import ExplainedLoss
 from gfb_brevitas.search.result import SearchResult
 from gfb_brevitas.search.run import Run, RunData
 from gfb_brevitas.search.run_folder import RunFolder
@@ -48,12 +49,12 @@ _logger = logging.getLogger(__name__)
 def fit(
     model: SearchableModel,
     *,
-    loss: LossFunction,
+    loss: LossFunction | str,
     train_batches: Batches,
     budgets: Sequence[Budget],
-    metric: Metric | None = None,
+    metric: Metric | str | None = None,
     validation_batches: Batches | None = None,
-    test_metric: Metric | None = None,
+    test_metric: Metric | str | None = None,
     test_batches: Batches | None = None,
     search_batches: Batches | None = None,
     calibration_batches: Batches | None = None,
@@ -151,7 +152,9 @@ def fit(
     search = SearchConfig() if search is None else search
     training = TrainingConfig() if training is None else training
     _check_kinds(model, search, training, callbacks)
-    loss = FirstCallChecked(loss)
+    loss = ExplainedLoss(loss)
+    metric = metric_from(metric, validation_batches, "metric", "validation_batches")
+    test_metric = metric_from(test_metric, test_batches, "test_metric", "test_batches")
     if resume and run_folder is None:
         raise ConfigurationError("`resume=True` needs the `run_folder` of the run; got None.")
     _tell_floats(model)

@@ -20,6 +20,8 @@ import numpy as np
 
 from gfb_brevitas.constraints import Constraints
 from gfb_brevitas.distributed import current_world, shared
+from gfb_brevitas.errors import BatchError
+from gfb_brevitas.evaluation.batch_faults import require_samples
 from gfb_brevitas.evaluation.batches import Batches, LossFunction, device_of
 from gfb_brevitas.evaluation.evaluator import Evaluator, Planned, account_of, make_evaluator
 from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
@@ -189,7 +191,7 @@ class GradientFreeStep:
         try:
             with RandomStream(self._seed("sensitivity")).active():
                 return estimate_sensitivity(self.model, self.loss, batches, self.config.batchnorm)
-        except (RuntimeError, TypeError) as error:
+        except (BatchError, RuntimeError, TypeError) as error:
             # A loss that cannot be differentiated, or too little memory for a backward pass.
             reason = str(error).split("\n")[0]
             _logger.warning("The search starts without a sensitivity estimate, which failed: %s", reason)
@@ -242,6 +244,9 @@ class GradientFreeStep:
         with RandomStream(self._seed("evaluation", number)).active():
             losses = evaluator.losses(bits, super_batch)
         losses = np.where(np.isfinite(losses), losses, math.nan)
+        if np.isnan(losses).all():
+            for minibatch in super_batch.minibatches:
+                require_samples(minibatch.data, "A batch of `search_batches` (or `train_batches`)")
         if self.log is not None:
             self.log.append(number, bits, losses, self.constraints.costs(bits))
         return losses

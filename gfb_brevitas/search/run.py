@@ -254,9 +254,9 @@ class Run:
         began = time.perf_counter()
         seed = derive_seed(self.search.seed, "calibration", unit.number)
         if self.data.calibration is None:
-            batches = one_pass(self.data.train, seed, CALIBRATION_BATCHES)
+            batches = one_pass(self.data.train, seed, CALIBRATION_BATCHES, name="train_batches")
         else:
-            batches = one_pass(self.data.calibration, seed)
+            batches = one_pass(self.data.calibration, seed, name="calibration_batches")
         numbers = count(1)
         device = device_of(self.model)
         with RandomStream(seed).active(), inference_only(self.model):

@@ -12,7 +12,14 @@ from torch.optim import SGD, Adam, Optimizer
 
 from gfb_brevitas.adapters.eligibility import named_proxies
 from gfb_brevitas.distributed import current_world, make_gradients
-from gfb_brevitas.errors import CheckpointError, ConfigurationError, EmptyDataError, NonFiniteLossError
+from gfb_brevitas.errors import (
+    BatchError,
+    CheckpointError,
+    ConfigurationError,
+    EmptyDataError,
+    NonFiniteLossError,
+)
+from gfb_brevitas.evaluation.batch_faults import fault_of_data, require_samples
 from gfb_brevitas.evaluation.batches import Batch, Batches, LossFunction, device_of, moved, one_pass
 from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
 from gfb_brevitas.rules import matches_name
@@ -89,7 +96,7 @@ class Trainer:
         self.model.train()
         losses: list[float] = []
         with RandomStream(derive_seed(seed, "model")).active(), self._gradients.epoch():
-            for batch in one_pass(batches, seed):
+            for batch in one_pass(batches, seed, name="train_batches"):
                 place = f"in epoch {epoch + 1}, batch {len(losses) + 1} (learning rate {rate:g})"
                 losses.append(self._train_on(moved(batch, device), place, recovery))
                 if watch is not None:
@@ -124,8 +131,13 @@ class Trainer:
 
     def _train_on(self, batch: Batch, place: str, recovery: str) -> float:
         self.optimizer.zero_grad(set_to_none=True)
-        value = self._gradients(batch)
+        try:
+            value = self._gradients(batch)
+        except BatchError as error:
+            told = f"Training failed {place}. {error} {recovery}".rstrip()
+            raise BatchError(told) from error.__cause__
         if not math.isfinite(value):
+            _require_sound_data(batch, f"The training loss became {value} {place}", recovery)
             raise NonFiniteLossError(_not_finite(f"The training loss became {value} {place}", recovery))
         if self.config.gradient_clip_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters(), self.config.gradient_clip_norm)
@@ -214,6 +226,13 @@ def _make_optimizer(config: TrainingConfig, groups: list[dict[str, Any]]) -> Opt
             f"`optimizer` must return a torch.optim.Optimizer; got {type(optimizer).__name__!r}."
         )
     return optimizer
+
+
+def _require_sound_data(batch: Batch, what: str, recovery: str) -> None:
+    require_samples(batch, f"{what}: the batch")
+    fault = fault_of_data(batch)
+    if fault is not None:
+        raise NonFiniteLossError(f"{what}: {fault} {recovery}".rstrip())
 
 
 def _not_finite(what: str, recovery: str) -> str:

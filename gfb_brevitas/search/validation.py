@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 from gfb_brevitas.errors import ConfigurationError
-from gfb_brevitas.evaluation.batches import Batches, LossFunction, one_pass
+from gfb_brevitas.evaluation.batch_faults import require_samples
+from gfb_brevitas.evaluation.batches import Batch, Batches, LossFunction, one_pass
 from gfb_brevitas.evaluation.evaluator import mean_loss
 from gfb_brevitas.evaluation.modes import inference_only
 from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
@@ -63,7 +64,13 @@ class Validation:
 
     def _negative_loss(self, model: SearchableModel) -> float:
         with RandomStream(self._seed).active():
-            return -mean_loss(model, self._loss, one_pass(self._batches, self._seed))
+            return -mean_loss(model, self._loss, self._numbered())
+
+    def _numbered(self) -> Iterator[Batch]:
+        """One pass over the data; an error on a batch, or one without samples, is told with its number."""
+        for number, batch in enumerate(one_pass(self._batches, self._seed, name="validation_batches"), 1):
+            require_samples(batch, f"Batch {number} of the validation data")
+            yield batch
 
     def _user_metric(self, metric: Metric, model: SearchableModel) -> float:
         with inference_only(model), RandomStream(self._seed).active():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from gfb_integrations.onnxruntime.execution import EXTRA, REQUIRED_MODULES
 from gfb_integrations.onnxruntime.limits import qcdq_limits
 from gfb_integrations.onnxruntime.verification import QcdqVerification, verify_file
 from gfb_integrations.qonnx._copies import as_inputs, working_copy
+from gfb_integrations.qonnx._decisions import noting_decisions, require_no_frozen_decision
 from gfb_integrations.qonnx._failures import explain_forward
 from gfb_integrations.qonnx._graph import IR_VERSION
 from gfb_integrations.qonnx._layer_outputs import tensors_in
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 OPSETS = range(13, 21)
 """ONNX operator sets that can be written; scales per channel need 13."""
+
+
+_ROUNDED_STEPS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +97,14 @@ def export_qcdq(
     if limits:
         listed = "\n".join(f"- {limit}" for limit in limits)
         raise ExportError(f"ONNX's own quantization operators cannot carry this model:\n{listed}")
-    proto = _converted(copied, inputs, opset)
+    proto, decisions = _converted(copied, inputs, opset)
     target, verification = Path(path), None
     try:
         with replacing(target) as temporary:
             temporary.write_bytes(proto.SerializeToString())
+            if decisions:
+                own = working_copy(model)
+                require_no_frozen_decision(own, inputs, decisions, partial(_is_same, own, temporary))
             if verify_on is not None:
                 verification = verify_file(working_copy(model), temporary, verify_on, shown=target)
     except OSError as error:
@@ -108,6 +116,15 @@ def export_qcdq(
         operators=dict(sorted(Counter(node.op_type for node in proto.graph.node).items())),
         verification=verification,
     )
+
+
+def _is_same(model: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> bool:
+    """Whether a file computes what the model does, but for values that round to the other side."""
+    found = verify_file(model, path, inputs)
+    with torch.no_grad():
+        largest = max(float(tensor.abs().max()) for tensor in tensors_in(model(*inputs)))
+    steps = found.as_written.max_diff_steps
+    return found.max_abs_diff <= 1e-2 * largest + 1e-6 or (steps is not None and steps <= _ROUNDED_STEPS)
 
 
 class _Tensors(nn.Module):
@@ -130,14 +147,16 @@ def _run_once(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         raise ExportError(explain_forward(error)) from error
 
 
-def _converted(model: nn.Module, inputs: tuple[Tensor, ...], opset: int) -> onnx.ModelProto:
+def _converted(model: nn.Module, inputs: tuple[Tensor, ...], opset: int) -> tuple[onnx.ModelProto, list[str]]:
+    """The graph, and the lines that decide by values."""
     import onnx
 
     with importing_exporters():
         from brevitas.export.onnx.standard.qcdq.manager import StdQCDQONNXManager
 
     names = [f"input_{index}" for index in range(len(inputs))]
-    with TemporaryDirectory() as folder, quietly():  # the manager hands a graph back only through a file
+    # The manager hands a graph back only through a file.
+    with TemporaryDirectory() as folder, quietly(), noting_decisions() as decisions:
         target = Path(folder) / "model.onnx"
         try:
             StdQCDQONNXManager.export(
@@ -148,6 +167,7 @@ def _converted(model: nn.Module, inputs: tuple[Tensor, ...], opset: int) -> onnx
                 opset_version=opset,
                 input_names=names,
                 dynamic_axes={name: {0: "batch"} for name in names},
+                disable_warnings=False,
                 keep_initializers_as_inputs=False,  # ONNX Runtime folds only constants
             )
         except Exception as error:
@@ -155,4 +175,4 @@ def _converted(model: nn.Module, inputs: tuple[Tensor, ...], opset: int) -> onnx
             raise ExportError(f"The model cannot be exported to ONNX: {cause}") from error
         proto = onnx.load(target)
     proto.ir_version = IR_VERSION
-    return proto
+    return proto, decisions

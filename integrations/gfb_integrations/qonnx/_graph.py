@@ -49,7 +49,9 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...], opset: int) -> onnx.Mode
     manager, refuse_unexportable = _import_manager()
     refuse_unexportable(model)
     traced = _WithLayerOutputs(model)
-    proto: onnx.ModelProto = manager.export(traced, args=inputs, dynamo=False, opset_version=opset)
+    proto: onnx.ModelProto = manager.export(
+        traced, args=inputs, dynamo=False, opset_version=opset, disable_warnings=False
+    )
     _note_layers(proto.graph, traced.outputs, traced.layers)
     return proto
 

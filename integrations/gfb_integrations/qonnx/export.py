@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from gfb_brevitas.errors import ConfigurationError, ExportError
 from gfb_brevitas.files import replacing
 from gfb_integrations._optional import require
 from gfb_integrations.qonnx._copies import as_inputs, working_copy
+from gfb_integrations.qonnx._decisions import noting_decisions, require_no_frozen_decision
 from gfb_integrations.qonnx._failures import explain, explain_forward
 from gfb_integrations.qonnx._graph import clean, trace
 from gfb_integrations.qonnx._quiet import quietly
@@ -132,11 +134,15 @@ def export_qonnx(
         raise ConfigurationError(f"`opset` must be from {OPSETS[0]} to {OPSETS[-1]}; got {opset!r}.")
     target = Path(path)
     started = time.perf_counter()
-    graph = _exported(model, as_inputs(example_input, "example_input"), opset)
+    example = as_inputs(example_input, "example_input")
+    graph, decisions = _exported(model, example, opset)
     seconds = time.perf_counter() - started
     verification = None
     with _writing(target), replacing(target) as temporary:
         temporary.write_bytes(graph.model.SerializeToString())
+        if decisions:
+            own = working_copy(model)
+            require_no_frozen_decision(own, example, decisions, partial(_is_same, own, temporary, rtol))
         if verify_on is not None:
             verification = verify_file(
                 working_copy(model), temporary, verify_on, rtol=rtol, atol=atol, shown=target
@@ -144,12 +150,23 @@ def export_qonnx(
     return _report(target, graph, opset, seconds, verification)
 
 
-def _exported(model: nn.Module, inputs: tuple[Tensor, ...], opset: int) -> Any:
+def _is_same(model: nn.Module, path: Path, rtol: float, inputs: tuple[Tensor, ...]) -> bool:
+    try:
+        verify_file(model, path, inputs, rtol=rtol, atol=None)
+    except ExportError:
+        return False
+    return True
+
+
+def _exported(model: nn.Module, inputs: tuple[Tensor, ...], opset: int) -> tuple[Any, list[str]]:
+    """The graph, and the lines that decide by values."""
     copied = working_copy(model)
     with quietly():
         _run_once(copied, inputs)
         try:
-            return clean(trace(copied, inputs, opset))
+            with noting_decisions() as decisions:
+                traced = trace(copied, inputs, opset)
+            return clean(traced), decisions
         except ExportError:
             raise
         except Exception as error:
