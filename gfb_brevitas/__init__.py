@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gfb_brevitas.costs import register_operator_cost
     from gfb_brevitas.errors import (
         AllocationError,
+        BatchError,
         CalibrationError,
         CheckpointError,
         ConfigurationError,
@@ -66,6 +67,7 @@ __version__ = version("gfb-brevitas")
 
 __all__ = [
     "AllocationError",
+    "BatchError",
     "BitAllocation",
     "Budget",
     "CalibrationError",

@@ -30,9 +30,8 @@ def why_it_failed(error: Exception) -> str:
     for said, advice in _ADVICE.items():
         if said in str(error):
             return failed + advice
-    if users_frames(error):
-        return failed + "Mend these lines, or pass example_inputs that they accept."
+    mend = "Mend these lines, or pass" if users_frames(error) else "Pass"
     return failed + (
-        "Pass example_inputs that its forward accepts: a tensor, a tuple of positional arguments, "
-        "or a mapping of keyword arguments."
+        f"{mend} example_inputs that its forward accepts: a tensor, a tuple of positional arguments, or a "
+        "mapping of keyword arguments."
     )

@@ -16,7 +16,7 @@ import optuna
 from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.constraints import Constraints
 from gfb_brevitas.distributed import current_world
-from gfb_brevitas.errors import CheckpointError
+from gfb_brevitas.errors import BatchError, CheckpointError
 from gfb_brevitas.evaluation.batches import Batches, LossFunction, device_of, moved, one_pass
 from gfb_brevitas.evaluation.modes import inference_only
 from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
@@ -248,7 +248,8 @@ class Run:
     def note_failure(self, error: BaseException) -> None:
         """Keep in the folder, if there is one and the run in it is this one, of what the run ends here."""
         if self.folder is not None and self._under_way:
-            self.folder.failed(error)
+            cause = error.__cause__ if isinstance(error, BatchError) else None
+            self.folder.failed(cause or error)
 
     def _calibrate(self, unit: Unit) -> CalibrationRecord:
         began = time.perf_counter()

@@ -84,10 +84,17 @@ class TestBudget:
         with pytest.raises(ConfigurationError, match=message):
             Budget(cost=WeightSize(), **settings)
 
-    @pytest.mark.parametrize("cost", ["weight_size", WeightSize, None])
+    @pytest.mark.parametrize("cost", [3, WeightSize, None])
     def test_what_is_no_cost_is_refused(self, cost):
-        with pytest.raises(ConfigurationError, match="WeightSize\\(\\); got"):
+        with pytest.raises(
+            ConfigurationError, match=r"the name of a registered one; got"
+        ):
             Budget(cost=cost, limit=1.0)
+
+    def test_a_cost_may_be_given_by_its_name(self):
+        assert Budget(cost="weight_size", limit=1.0) == Budget(cost=WeightSize(), limit=1.0)
+        with pytest.raises(ConfigurationError, match="no cost 'weight_sise'. Did you mean 'weight_size'?"):
+            Budget(cost="weight_sise", limit=1.0)
 
     @pytest.mark.parametrize("value", [0.0, -2.0, float("inf")])
     def test_a_uniform_cost_that_has_no_share_is_refused(self, value):

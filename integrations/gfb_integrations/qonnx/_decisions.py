@@ -65,8 +65,8 @@ def require_no_frozen_decision(
             listed = "\n".join(f"  {decision}" for decision in decisions)
             raise ExportError(
                 "The model decides by values, and an exported graph keeps what was decided on the example "
-                f"input: on {what}, it computes something else than the model. A tensor becomes a number or a "
-                f"truth value at\n{listed}\nReplace the decision by operations on tensors (such as "
+                f"input: on {what}, it computes something else than the model. A tensor becomes a number or "
+                f"a truth value at\n{listed}\nReplace the decision by operations on tensors (such as "
                 "torch.where), or export the part that is used by itself."
             )
 
