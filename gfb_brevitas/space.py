@@ -141,7 +141,8 @@ class SearchSpace:
             ) from None
         if not vectors.ndim or vectors.shape[-1] != len(self.free):
             raise AllocationError(
-                f"A vector of this space has {len(self.free)} entries; got {vectors.shape[-1] if vectors.ndim else vectors}."
+                f"A vector of this space has {len(self.free)} entries; got "
+                f"{vectors.shape[-1] if vectors.ndim else vectors}."
             )
         if np.isnan(vectors).any():
             raise AllocationError("A vector's entries must be numbers (log2 of bits); got NaN.")

@@ -86,9 +86,7 @@ class TestBudget:
 
     @pytest.mark.parametrize("cost", [3, WeightSize, None])
     def test_what_is_no_cost_is_refused(self, cost):
-        with pytest.raises(
-            ConfigurationError, match=r"the name of a registered one; got"
-        ):
+        with pytest.raises(ConfigurationError, match=r"the name of a registered one; got"):
             Budget(cost=cost, limit=1.0)
 
     def test_a_cost_may_be_given_by_its_name(self):
