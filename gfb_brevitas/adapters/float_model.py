@@ -211,7 +211,9 @@ def _keep_bounds(graph: GraphModule, paths: list[str]) -> None:
     for path in paths:
         layer: Any = graph.get_submodule(path)
         if hasattr(layer, "act_quant"):
-            layer.act_quant.fused_activation_quant_proxy.activation_impl = nn.ReLU6()
+            proxy, bounded = layer.act_quant, nn.Sequential(nn.ReLU6())  # alone, Brevitas leaves it out
+            proxy.quant_injector = proxy.quant_injector.let(act_impl=bounded)  # for when it is made anew
+            proxy.fused_activation_quant_proxy.activation_impl = bounded
 
 
 def _unknown(graph: GraphModule) -> dict[type[nn.Module], None]:

@@ -252,5 +252,7 @@ def _activation(proxy: QuantProxyFromInjector) -> str:
     if not isinstance(proxy, ActQuantProxyFromInjectorBase):
         return ""
     function = getattr(proxy.fused_activation_quant_proxy, "activation_impl", None)
+    if isinstance(function, nn.Sequential) and len(function) == 1:
+        function = function[0]
     name = type(function).__name__
     return "" if function is None or isinstance(function, nn.Identity) or name == "Identity" else name

@@ -123,6 +123,11 @@ def test_an_activation_that_ends_at_six_ends_there():
     searchable.calibrate([inputs])
     difference = outputs(searchable, inputs) - outputs(model, inputs)
     assert difference.abs().max() < 0.1 * outputs(model, inputs).std()
+    frozen = searchable.freeze()
+    assert torch.equal(outputs(frozen, inputs), outputs(searchable, inputs))
+    for clipping in searchable.clipping_parameters():
+        clipping.data *= 2  # the quantizer does not end at 6 any more
+    assert torch.equal(outputs(searchable.freeze(), inputs), outputs(searchable, inputs))
 
 
 def test_parameters_that_were_one_stay_one():
