@@ -49,6 +49,7 @@ class QuantizerInfo:
         feeds: Names of the modules whose products read the quantizer's output.
         reached: Whether the forward pass on the example inputs used the quantizer. One that it did not
             use keeps the width it has, unless it is fixed at another.
+        layer: Kind and shape of the layer that it stands in, e.g. ``"Conv2d 1->8 3x3"``.
     """
 
     name: str
@@ -66,6 +67,12 @@ class QuantizerInfo:
     scaling: Literal["learned", "native"] = "learned"
     feeds: tuple[str, ...] = ()
     reached: bool = True
+    layer: str = ""
+
+    @property
+    def has_numbered_layer(self) -> bool:
+        """Whether its layer has a number for a name, which says nothing, as in ``nn.Sequential``."""
+        return self.name.rpartition(".")[0].rpartition(".")[2].isdigit()
 
 
 @dataclass(frozen=True, kw_only=True)

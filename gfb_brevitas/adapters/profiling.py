@@ -97,7 +97,18 @@ def _describe(
         scaling="native" if site.learned is None else "learned",
         feeds=tuple(feeds),
         reached=reached,
+        layer=layer_in_words(model.get_submodule(site.name.rpartition(".")[0])),
     )
+
+
+def layer_in_words(layer: nn.Module) -> str:
+    """Kind and shape of a layer for people, e.g. ``"Conv2d 1->8 3x3"``."""
+    kind = type(layer).__name__.removeprefix("Quant")
+    for names in (("in_channels", "out_channels"), ("in_features", "out_features")):
+        if all(isinstance(getattr(layer, name, None), int) for name in names):
+            kind += f" {getattr(layer, names[0])}->{getattr(layer, names[1])}"
+    kernel = getattr(layer, "kernel_size", None)
+    return f"{kind} {'x'.join(map(str, kernel))}" if isinstance(kernel, tuple) else kind
 
 
 def _unsearched_weight_bits(model: nn.Module, sites: Mapping[str, Site]) -> float:

@@ -28,12 +28,16 @@ def profile_table(profile: ModelProfile, allocation: Mapping[str, int] | None = 
     notes += map(unknown_in_words, profile.unknown_operators)
     table.caption = "\n".join(["", *notes]) if notes else None
     table.add_column("quantizer")
+    numbered = any(info.has_numbered_layer and info.layer for info in profile)
+    if numbered:
+        table.add_column("layer")
     table.add_column("kind", no_wrap=True)
     for heading in ("bits", "elements", "MACs"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("scale per")
     for info in profile:
-        table.add_row(*_cells(info, allocation))
+        name, *others = _cells(info, allocation)
+        table.add_row(name, *([info.layer] if numbered else []), *others)
     return table
 
 

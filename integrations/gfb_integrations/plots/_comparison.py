@@ -68,11 +68,19 @@ def _points(
         marker={"symbol": symbol, "size": 16 if searched else 11, "color": colour},
         text=[plain(model.name) for model in models],
         textposition=[
-            f"{'bottom' if searched else 'top'} {'right' if axis.value(model) < middle else 'left'}"
-            for model in models
+            f"{_side(data, model)} {'right' if axis.value(model) < middle else 'left'}" for model in models
         ],
         textfont={"size": 12, "color": INK},
         hovertemplate=f"%{{text}}<br>%{{y:{'.2%' if data.is_share else '.4~g'}}} with %{{x:.4~s}} "
         f"{plain(axis.unit)}<extra></extra>",
         name=name,
     )
+
+
+def _side(data: Comparison, model: Contender) -> str:
+    """Names stand below the lowest of the points that are near, and above the others."""
+    costs = [data.axis.value(other) for other in data.models]
+    near = 0.25 * (max(costs) - min(costs))
+    beside = [m for m in data.models if abs(data.axis.value(m) - data.axis.value(model)) <= near]
+    lowest = min(beside, key=lambda other: other.accuracy, default=model)
+    return "bottom" if lowest is model and len(beside) > 1 else "top"

@@ -9,7 +9,7 @@ from gfb_integrations.plots._bars import name_layers, quantizer_bars
 from gfb_integrations.plots._figure import figure, message, plain
 from gfb_integrations.plots.colours import GOOD, INK
 from gfb_integrations.plots.data.layer_costs import LayerCosts
-from gfb_integrations.plots.data.widths import LONGEST_LABEL, shortened, unique
+from gfb_integrations.plots.data.widths import layer_label, unique
 
 TITLE = "Costs per layer"
 
@@ -50,7 +50,7 @@ _KINDS = ("weight", "activation")
 
 def _operations(made: go.Figure, data: LayerCosts) -> None:
     assert data.widths is not None
-    layers = [plain(name) for name in unique([shortened(p.layer, LONGEST_LABEL) for p in data.products])]
+    layers = [plain(name) for name in unique([layer_label(data.run, p.layer) for p in data.products])]
     values = [product.bit_operations(data.widths) for product in data.products]
     total = max(1, sum(values))
     made.add_bar(

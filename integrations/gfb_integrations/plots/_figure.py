@@ -15,7 +15,7 @@ from gfb_integrations.plots.colours import BAND, GOOD, GRID, INK, MUTED
 
 PANEL_GAP_PX = 62
 _PHONE_PX = 290
-MARGIN_PX = {"l": 52, "r": 14, "t": 66, "b": 48}
+MARGIN_PX = {"l": 52, "r": 44, "t": 66, "b": 48}
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -69,6 +69,7 @@ def figure(
         },
         hoverdistance=30,
         dragmode="zoom",
+        modebar={"orientation": "v"},  # in the margin, never over the legend
         legend={
             "orientation": "h",
             "x": 0,

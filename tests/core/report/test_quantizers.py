@@ -94,3 +94,18 @@ def test_the_table_fits_into_80_columns_with_whole_names() -> None:
     assert max(map(len, lines)) <= 80
     folded = "".join(line.split()[0] for line in lines[2 : lines.index("")])
     assert folded == "".join(f"{name}.weight_quant" for name, _ in layers)
+
+
+def test_layers_that_are_only_numbers_are_named_by_kind_and_shape() -> None:
+    module = nn.Sequential(
+        qnn.QuantIdentity(return_quant_tensor=True),
+        qnn.QuantConv2d(1, 8, 3, bias=False),
+        qnn.QuantReLU(return_quant_tensor=True),
+        nn.Flatten(),
+        qnn.QuantLinear(128, 3, bias=False),
+    )
+    profile = make_searchable(module, torch.zeros(1, 1, 6, 6)).profile
+    assert [info.layer for info in profile] == ["Identity", "Conv2d 1->8 3x3", "ReLU", "Linear 128->3"]
+    lines = printed(profile_table(profile))
+    assert max(map(len, lines)) <= 80
+    assert any("1.weight_quant" in line and "Conv2d" in line for line in lines)

@@ -308,3 +308,22 @@ def test_a_comparison_by_another_measure_is_named(ended: RecordedRun) -> None:
     assert shown.table().columns[1] == "validation metric" and shown.table().rows[0][1] == "0.91"
     assert Comparison(run=ended).table().rows[0][1] == "91.00%"
     assert "test accuracy" not in str(comparison(shown.run).to_json())
+
+
+def test_a_loss_is_not_drawn_against_a_cost_that_does_not_vary(ended: RecordedRun) -> None:
+    steps = tuple(
+        replace(step, costs=np.c_[step.costs[:, :1], np.ones(len(step.costs))]) for step in ended.candidates
+    )
+    run = replace(ended)
+    object.__setattr__(run, "candidates", steps)
+    front = Front(run=run)
+    assert [axis.name for axis in front.axes] == [ended.budgets[0].name]
+    assert f"it was the same for every candidate: {ended.budgets[1].name}." in front.description()
+
+
+def test_a_layer_that_is_only_a_number_is_named_by_its_kind(run_folder: Folder) -> None:
+    run = RecordedRun.load(run_folder("without_budgets"))
+    assert run.quantizers[0].name == "0.weight_quant"
+    assert labels(run)[0] == "0 Linear 8->12 W"
+    named = RecordedRun.load(run_folder("ended"))
+    assert labels(named)[:2] == ("in A", "first W")

@@ -54,7 +54,7 @@ class BitsPerLayer(OfWidths):
         rows: list[tuple[Cell, ...]] = []
         for place, q in enumerate(self.run.quantizers):
             width = None if self.widths is None else int(self.widths[place])
-            row = (q.name, q.kind, width, f"{q.min_bits}–{q.max_bits}", q.elements, q.macs)
+            row = (q.name, q.kind, width, f"{q.min_bits}–{q.max_bits}", q.elements, q.macs, q.layer)
             rows.append((*row, tied[place]) if any(tied) else row)
-        columns = ("quantizer", "kind", "bits", "range", "elements", "MACs")
+        columns = ("quantizer", "kind", "bits", "range", "elements", "MACs", "layer")
         return DataTable(columns=(*columns, "tied with") if any(tied) else columns, rows=tuple(rows))

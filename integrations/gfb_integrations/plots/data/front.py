@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gfb_brevitas.search import RecordedRun, StepRecord
 from gfb_brevitas.space import Vector
-from gfb_integrations.plots.data.table import DataTable, counted, number_text
+from gfb_integrations.plots.data.table import DataTable, counted, listed, number_text
 
 MOST_POINTS = 3000
 """More points of a panel than that cannot be told apart and make pages slow."""
@@ -109,7 +109,13 @@ class Front:
             )
             for place, budget in enumerate(self.run.budgets)
         )
-        return axes or (self._size_axis(),)
+        return tuple(filter(_varies, axes)) or (self._size_axis(),)
+
+    @property
+    def constant(self) -> tuple[str, ...]:
+        """Budgets whose cost was the same for every candidate: there is nothing to draw a loss against."""
+        drawn = {axis.name for axis in self.axes}
+        return tuple(budget.name for budget in self.run.budgets if budget.name not in drawn)
 
     def thinned(self, axis: CostAxis) -> NDArray[np.int64]:
         """Places of the points to draw: all, or those of the front and a sample of the others."""
@@ -136,7 +142,7 @@ class Front:
         candidate = step.candidates[0]
         loss = candidate.super_batch_loss
         costs = {str(row["name"]): float(row["value"]) for row in step.costs}
-        if not self.run.budgets:
+        if not any(axis.limit is not None for axis in self.axes):
             costs[self.axes[0].name] = float(np.array(candidate.bits) @ self._sizes[1])
         name = f"{step.round}.{step.step}"
         return ChosenPoint(
@@ -168,6 +174,8 @@ class Front:
             "are of different weights. The line is the front: nothing that costs as much or less had a "
             "smaller loss."
         )
+        if self.constant:
+            parts.append(f"Not drawn, as it was the same for every candidate: {listed(list(self.constant))}.")
         if len(self.losses) > MOST_POINTS:
             parts.append(f"Drawn are the front and {MOST_POINTS:,} others, taken at random.")
         return " ".join(parts)
@@ -226,3 +234,8 @@ class Front:
     @staticmethod
     def _gathered(parts: list[Vector]) -> Vector:
         return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _varies(axis: CostAxis) -> bool:
+    finite = axis.costs[np.isfinite(axis.costs)]
+    return bool(finite.size and finite.max() > finite.min())

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from gfb_brevitas.search import RecordedLayerCost, RecordedRun
 from gfb_integrations.plots.data.table import Cell, DataTable, counted, listed, number_text
-from gfb_integrations.plots.data.widths import LONGEST_LABEL, shortened, unique
+from gfb_integrations.plots.data.widths import layer_label, unique
 
 _JOINED = {
     "sum": "the layers' sum",
@@ -53,7 +53,7 @@ class ResourcesPerLayer:
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """Short names of the layers, each different."""
-        return unique([shortened(layer, LONGEST_LABEL) for layer in self.layers])
+        return unique([layer_label(self.run, layer) for layer in self.layers])
 
     def values(self, budget: RecordedLayerCost) -> list[float]:
         """What each of :attr:`layers` takes of a budget."""

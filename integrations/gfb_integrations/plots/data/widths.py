@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gfb_brevitas.profile import QuantizerInfo
 from gfb_brevitas.search import RecordedRun
 from gfb_brevitas.space import Bits
 
@@ -93,7 +94,14 @@ def reference_name(run: RecordedRun) -> str:
 
 def labels(run: RecordedRun) -> tuple[str, ...]:
     """Short names of the quantizers for an axis, each different: the layer, and W or A."""
-    return unique([_short(q.name, "W" if q.kind == "weight" else "A") for q in run.quantizers])
+    return unique([_short(q, "W" if q.kind == "weight" else "A") for q in run.quantizers])
+
+
+def layer_label(run: RecordedRun, layer: str) -> str:
+    """The short name of a layer; with its kind and shape where the name is only a number."""
+    kinds = {q.name.rpartition(".")[0]: q.layer for q in run.quantizers if q.has_numbered_layer}
+    about = kinds.get(layer) or kinds.get(layer.rpartition(".")[0], "")
+    return shortened(f"{layer} {about}".rstrip(), LONGEST_LABEL)
 
 
 def unique(names: Sequence[str]) -> tuple[str, ...]:
@@ -112,11 +120,12 @@ def unique(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(made)
 
 
-def _short(name: str, kind: str) -> str:
-    layer = name
+def _short(quantizer: QuantizerInfo, kind: str) -> str:
+    layer = quantizer.name
     for suffix in (".weight_quant", ".act_quant", ".output_quant", ".input_quant"):
         layer = layer.removesuffix(suffix)
-    return f"{shortened(layer, LONGEST_LABEL - 2)} {kind}"
+    about = f" {quantizer.layer}" if quantizer.has_numbered_layer and quantizer.layer else ""
+    return f"{shortened(f'{layer}{about}', LONGEST_LABEL - 2)} {kind}"
 
 
 def shortened(text: str, most: int) -> str:
