@@ -6,7 +6,7 @@ and emoji. Consoles and tables are made here and nowhere else.
 
 from __future__ import annotations
 
-from typing import Any, overload
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
@@ -56,11 +56,8 @@ def compact_table(**settings: Any) -> Table:
     return PlainTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False, **settings)
 
 
-@overload
-def _literal(value: None, style: str = "") -> None: ...
-@overload
-def _literal(value: RenderableType, style: str = "") -> RenderableType: ...
-def _literal(value: RenderableType | None, style: str = "") -> RenderableType | None:
+def _literal(value: Any, style: str = "") -> Any:
+    """Strings as text that holds no markup; all else as it is."""
     return Text(visible(value), style=style) if isinstance(value, str) else value
 
 
