@@ -32,6 +32,7 @@ from gfb_brevitas.search.result import SearchResult
 from gfb_brevitas.search.run import Run, RunData
 from gfb_brevitas.search.run_folder import RunFolder
 from gfb_brevitas.search.storages import Storage, opened_storage
+from gfb_brevitas.search.threads import computing_with
 from gfb_brevitas.search.training_loop import TrainingLoop, described_loop, require_training
 from gfb_brevitas.search.validation import Metric, Validation
 from gfb_brevitas.space import SearchSpace
@@ -72,7 +73,8 @@ def fit(
 
     The order: check that the budgets can be met and that there is data; calibrate clipping; pretrain
     at the initial allocation; then rounds of gradient-free steps and gradient-based epochs. What is
-    returned is the state with the best metric among those whose allocation satisfies the budgets.
+    returned is the state with the best metric among those whose allocation satisfies the budgets and leaves
+    no room in them: no single width can be raised by a bit.
 
     Everything random derives from ``search.seed``; the global random generators are left as they were.
     Batches may be drawn with the global generators of torch, NumPy and Python and with a DataLoader's
@@ -211,8 +213,10 @@ def _carry_out(
 ) -> SearchResult:
     try:
         _start(run, configuration, resume)
-        run.finish_units()
-        return _result(run, test)
+        threads = int(run.world.first_value("threads", lambda: float(run.threads)))
+        with computing_with(threads):
+            run.finish_units()
+            return _result(run, test)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             _logger.warning("Interrupted after %d of %d units.", run.completed, len(run.units))

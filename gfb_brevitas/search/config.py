@@ -31,6 +31,7 @@ else:
 Penalty = Literal["exact", "squared"]
 Method = Literal["surrogate", "cma-es"]
 AtChance = Literal["warn", "stop"]
+ChooseBy = Literal["metric", "loss"]
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 Schedule = Callable[[float], float]
 _LARGEST_COUNT = 10**9
@@ -98,6 +99,8 @@ class SearchConfig:
             end of a step, before one is chosen [ours].
         reevaluate_batches: Minibatches of that re-evaluation, at most one pass over the data; ``None``
             is four super-batches [ours].
+        choose_by: What decides among them: the user's validation ``"metric"``, with BatchNorm statistics of
+            their own, or the ``"loss"``, as always where there is no metric [ours].
         initial_bits: The allocation that the search starts from: one width, or ``(weight bits,
             activation bits)``; ``None`` is the uniform width of the first budget that has one, or else 4.
         pretrain_bits: The allocation of the pretraining, in the same form; ``None`` is that of
@@ -107,6 +110,9 @@ class SearchConfig:
             widths of the last training [ours].
         at_chance: What to do when the training loss rises to that of a model which says the same of every
             sample, or stays there: ``"warn"`` and go on, or ``"stop"`` [ours].
+        threads: Threads to compute with on a processor. ``"auto"``: as few as are as fast, by a measurement
+            of at most about a second at the start; ``OMP_NUM_THREADS``, where it is set, counts instead. A
+            resumed run keeps the number, on which the last digits of sums depend [ours].
         evaluator: Name of the evaluator, see :func:`gfb_brevitas.evaluation.register_evaluator`.
         seed: Everything random in the search and the training derives from it.
 
@@ -128,10 +134,12 @@ class SearchConfig:
     penalty: Penalty = "exact"
     reevaluate_best: int = 5
     reevaluate_batches: int | None = None
+    choose_by: ChooseBy = "metric"
     initial_bits: int | tuple[int, int] | None = None
     pretrain_bits: int | tuple[int, int] | None = None
     batchnorm: BatchNormStatistics = "batch"
     at_chance: AtChance = "warn"
+    threads: int | Literal["auto"] = "auto"
     evaluator: str = "auto"
     seed: int = 0
 
@@ -154,6 +162,9 @@ class SearchConfig:
         _require(self.penalty in ("exact", "squared"), "penalty", "'exact' or 'squared'", self.penalty)
         methods = get_args(Method)
         _require(self.method in methods, "method", f"one of {', '.join(methods)}", self.method)
+        _require(self.choose_by in ("metric", "loss"), "choose_by", "'metric' or 'loss'", self.choose_by)
+        known = self.threads == "auto" or _is_count(self.threads, 1, 4096)
+        _require(known, "threads", f"'auto' or {_count_rule(1, 4096)}", self.threads)
         _require(self.at_chance in ("warn", "stop"), "at_chance", "'warn' or 'stop'", self.at_chance)
         names = evaluator_names()
         _require(self.evaluator in names, "evaluator", f"one of {', '.join(names)}", self.evaluator)

@@ -22,7 +22,8 @@ from gfb_brevitas.constraints import Constraints
 from gfb_brevitas.distributed import current_world, shared
 from gfb_brevitas.errors import BatchError
 from gfb_brevitas.evaluation.batch_faults import require_samples
-from gfb_brevitas.evaluation.batches import Batches, LossFunction, device_of
+from gfb_brevitas.evaluation.batches import Batches, LossFunction, device_of, moved, one_pass
+from gfb_brevitas.evaluation.batchnorm import own_statistics
 from gfb_brevitas.evaluation.evaluator import Evaluator, Planned, account_of, make_evaluator
 from gfb_brevitas.evaluation.randomness import RandomStream, derive_seed
 from gfb_brevitas.evaluation.super_batch import SuperBatch
@@ -32,16 +33,17 @@ from gfb_brevitas.search.config import SearchConfig
 from gfb_brevitas.search.generation_log import GenerationLog
 from gfb_brevitas.search.guided import GuidedStudy
 from gfb_brevitas.search.history import Candidate, CostRows, GenerationRecord, StepRecord
-from gfb_brevitas.search.selection import SampledCandidates, candidates_to_choose_from, reevaluated
+from gfb_brevitas.search.selection import SampledCandidates, by_metric, candidates_to_choose_from, reevaluated
 from gfb_brevitas.search.study import Generation, StepStudy, make_sampler
 from gfb_brevitas.search.trial_writer import TrialWriter
-from gfb_brevitas.sensitivity import SensitivityTable, estimate_sensitivity
+from gfb_brevitas.sensitivity import Allocator, SensitivityTable, estimate_sensitivity
 from gfb_brevitas.space import Bits, SearchSpace, Vector
 
 if TYPE_CHECKING:
     from gfb_brevitas.adapters.searchable import SearchableModel
 
 _SENSITIVITY_BATCHES = 4
+_STATISTICS_BATCHES = 8
 
 _logger = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class GradientFreeStep:
         step: Step of the round, from 1.
         study_name: Name of the Optuna study.
         writer: Writes the study's trials into the user's storage, if there is one.
+        metric: The validation metric of the model as it is, by which the choice is made; ``None``: by loss.
         log: Losses of a step that was stopped before its end, if any are kept.
         on_generation: Called after every generation.
     """
@@ -90,6 +93,7 @@ class GradientFreeStep:
         step: int,
         study_name: str,
         writer: TrialWriter | None = None,
+        metric: Callable[[], float] | None = None,
         log: GenerationLog | None = None,
         on_generation: Callable[[GenerationRecord], None] | None = None,
     ) -> None:
@@ -97,6 +101,7 @@ class GradientFreeStep:
         self.constraints, self.config = constraints, config
         self.round, self.step, self.study_name = round, step, study_name
         self.writer, self.log, self.on_generation = writer, log, on_generation
+        self.metric = metric
         self.space: SearchSpace = constraints.space
         self._device = device_of(model)
         self._told = ""
@@ -125,7 +130,7 @@ class GradientFreeStep:
         )
         with nullcontext() if self.writer is None else self.writer.flushed():
             samples, generations, stopped = self._search(study, evaluator, super_batch)
-            candidates = self._choose(study, evaluator, samples, incumbent)
+            candidates = self._choose(study, evaluator, samples, incumbent, super_batch)
         bits = np.array(candidates[0].bits, dtype=np.int64)
         record = StepRecord(
             seconds=time.perf_counter() - began,
@@ -199,16 +204,18 @@ class GradientFreeStep:
 
     def _agreed_sensitivity(self, super_batch: SuperBatch) -> SensitivityTable | None:
         """The first process's estimate: one that differs in the last bit, or fails, leads elsewhere."""
-        table = self._sensitivity(super_batch)
+        agreed = self._agreed(self._sensitivity(super_batch))
+        if agreed is not None and self.log is not None:
+            self.log.keep_sensitivity(agreed)
+        return agreed
+
+    def _agreed(self, table: SensitivityTable | None) -> SensitivityTable | None:
         increases = b"" if table is None else table.increases.tobytes()
         told = current_world().broadcast("sensitivity estimate", increases)
         names = self.space.profile.names
         if not told:
             return None
-        agreed = SensitivityTable(names=names, increases=np.frombuffer(told).reshape(len(names), -1))
-        if self.log is not None:
-            self.log.keep_sensitivity(agreed)
-        return agreed
+        return SensitivityTable(names=names, increases=np.frombuffer(told).reshape(len(names), -1))
 
     def _super_batch(self) -> SuperBatch:
         return SuperBatch(
@@ -275,6 +282,7 @@ class GradientFreeStep:
         evaluator: Evaluator,
         samples: SampledCandidates,
         incumbent: Bits,
+        super_batch: SuperBatch,
     ) -> list[Candidate]:
         candidates = candidates_to_choose_from(
             samples,
@@ -282,8 +290,9 @@ class GradientFreeStep:
             incumbent=incumbent,
             mean=study.mean_bits(),
             count=self.config.reevaluate_best,
+            fill=self._filler(super_batch),
         )
-        return reevaluated(
+        by_loss = reevaluated(
             candidates,
             evaluator,
             self.batches,
@@ -292,6 +301,32 @@ class GradientFreeStep:
             seed=self._seed("reevaluation"),
             device=self._device,
         )
+        return by_loss if self.metric is None else by_metric(by_loss, self._metric_of)
+
+    def _filler(self, super_batch: SuperBatch) -> Callable[[Bits], Bits]:
+        allocator = Allocator(self.constraints)
+        found: list[SensitivityTable | None] = []
+
+        def fill(bits: Bits) -> Bits:
+            if allocator.is_full(bits):
+                return bits
+            if not found:  # not that of the first generation, which a resumed step need not have
+                found.append(self._agreed(self._sensitivity(super_batch)))
+            return allocator.fill(bits, None if found[0] is None else found[0].increases)
+
+        return fill
+
+    def _metric_of(self, candidate: Candidate) -> float:
+        assert self.metric is not None
+        seed = self._seed("statistics")
+        allocation = self.space.allocation(np.array(candidate.bits, dtype=np.int64))
+        batches = (
+            () if self.config.batchnorm == "running" else one_pass(self.batches, seed, _STATISTICS_BATCHES)
+        )
+        with self.model.using(allocation), RandomStream(seed).active():
+            drawn = (moved(batch, self._device) for batch in batches)
+            with own_statistics(self.model, self.loss, drawn):
+                return self.metric()
 
     def _report(self, study: StepStudy | GuidedStudy, generations: list[Generation], seconds: float) -> None:
         last = generations[-1]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from gfb_brevitas.errors import CheckpointError
 
-CandidateSource = Literal["sampled", "incumbent", "mean", "repaired"]
+CandidateSource = Literal["sampled", "incumbent", "mean", "repaired", "filled"]
 CostRows = tuple[Mapping[str, Any], ...]
 
 
@@ -116,21 +116,24 @@ class Candidate:
     Attributes:
         bits: Bit widths, in the order of the profile.
         source: ``"sampled"`` by CMA-ES, the ``"incumbent"`` of the step, the ``"mean"`` of the final
-            distribution, or ``"repaired"`` from an infeasible sample.
+            distribution, ``"repaired"`` from an infeasible one, or ``"filled"`` up with bits that the budgets
+            had room for.
         super_batch_loss: Mean of its losses on super-batches; NaN if it was not sampled.
         reevaluated_loss: Its loss on the larger data. The difference to ``super_batch_loss`` is how
             optimistic the search was.
+        metric: The validation metric with its widths, if candidates are chosen by it; NaN if they are not.
     """
 
     bits: tuple[int, ...]
     source: CandidateSource
     super_batch_loss: float
     reevaluated_loss: float
+    metric: float = math.nan
 
     @classmethod
     def _from_dict(cls, values: Mapping[str, Any]) -> Candidate:
-        losses = {n: math.nan if values[n] is None else values[n] for n in values if n.endswith("_loss")}
-        return cls(**{**values, **losses, "bits": tuple(values["bits"])})
+        numbers = {n: math.nan if value is None else value for n, value in values.items()}
+        return cls(**{**numbers, "bits": tuple(values["bits"])})
 
 
 @dataclass(frozen=True, kw_only=True)

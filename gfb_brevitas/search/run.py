@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import optuna
+import torch
 
 from gfb_brevitas.allocation import BitAllocation
 from gfb_brevitas.constraints import Constraints
@@ -56,8 +59,10 @@ from gfb_brevitas.search.plan import Unit, planned_units, step_name
 from gfb_brevitas.search.run_folder import RunFolder, add_to_summary
 from gfb_brevitas.search.run_profile import mean_clipping_values, profile_document
 from gfb_brevitas.search.run_studies import RunStudies
+from gfb_brevitas.search.threads import measured_threads
 from gfb_brevitas.search.training import Trainer
 from gfb_brevitas.search.validation import Validation, is_better
+from gfb_brevitas.sensitivity import Allocator
 from gfb_brevitas.space import Bits
 
 if TYPE_CHECKING:
@@ -134,6 +139,7 @@ class Run:
         self.world = current_world()
         self.path = None if folder is None else folder.path
         self.units = planned_units(search, calibrate=calibrate, searched=searched)
+        self.threads = torch.get_num_threads()
         self.completed = 0
         self.metric = math.nan
         self.best: BestState | None = None
@@ -161,11 +167,13 @@ class Run:
     def begin(self, configuration: dict[str, Any], versions: dict[str, str]) -> None:
         """Start a new run."""
         self._studies.require_none()
+        self.threads = self._chosen_threads()
         if self.folder is not None:
             self.folder.clear()
             self.folder.goes_on()
             self._save()
-            self.folder.begin(self._id, configuration, versions, profile_document(self.constraints))
+            profile = profile_document(self.constraints)
+            self.folder.begin(self._id, configuration, versions, profile, threads=self.threads)
         self._under_way = True
         self._lead(None)
         self._notify_start(configuration, resumed=False)
@@ -179,6 +187,7 @@ class Run:
         assert self.folder is not None
         self.folder.require_same(configuration)
         self._id = self.folder.run_id
+        self.threads = self.folder.threads or torch.get_num_threads()
         checkpoint = self.folder.checkpoints.load()
         self._records = list(self.folder.history(checkpoint.records))
         self._restore(checkpoint)
@@ -283,6 +292,7 @@ class Run:
             step=unit.number,
             study_name=self._studies.name_of(unit),
             writer=self._studies.writer,
+            metric=self._step_metric(),
             log=self._generation_log(unit),
             on_generation=self._keep,
         )
@@ -291,6 +301,11 @@ class Run:
         self.model.set_allocation(outcome.record.allocation)
         self._distribution = None if outcome.distribution is None else outcome.distribution.to_json()
         return outcome.record
+
+    def _step_metric(self) -> Callable[[], float] | None:
+        if self.search.choose_by == "loss" or not self.validation.is_users:
+            return None
+        return lambda: self.world.first_value("metric of a candidate", lambda: self.validation(self.model))
 
     def _epoch(self, unit: Unit) -> EpochRecord:
         assert self.trainer is not None
@@ -320,6 +335,13 @@ class Run:
             *(record.epoch, self.search.epochs, record.train_loss, record.metric, ", the best" * best),
         )
         return record
+
+    def _chosen_threads(self) -> int:
+        if self.search.threads != "auto":
+            return self.search.threads
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if self.world.size > 1 else 1
+        seed = derive_seed(self.search.seed, "threads")
+        return measured_threads(self.model, self.loss, self.data.train, seed=seed, processes=processes)
 
     def _loss_watch(self, unit: Unit) -> LossWatch:
         epochs = self.history.epochs
@@ -357,7 +379,9 @@ class Run:
     def _validate(self, epochs: int) -> bool:
         """Compute the metric of the present state; keep the state if it is the best feasible one."""
         self.metric = self.world.first_value("validation metric", lambda: self.validation(self.model))
-        may_win = self._feasible() if self.searched else self.model.allocation == self._start
+        may_win = (
+            self._feasible() and self._is_full() if self.searched else self.model.allocation == self._start
+        )
         if not may_win or not is_better(self.metric, None if self.best is None else self.best.metric):
             return False
         self.best = BestState(
@@ -455,6 +479,14 @@ class Run:
 
     def _feasible(self) -> bool:
         return bool(self.constraints.feasible(self._bits()[None, :])[0])
+
+    def _is_full(self) -> bool:
+        """Whether no budget leaves room for one more bit: others are not what a search returns."""
+        return self._allocator.is_full(self._bits())
+
+    @cached_property
+    def _allocator(self) -> Allocator:
+        return Allocator(self.constraints)
 
     def _attributes(self) -> dict[str, Any]:
         """What the study of the run says of it."""

@@ -111,9 +111,12 @@ class RunFolder:
         configuration: Mapping[str, Any],
         versions: Mapping[str, str],
         profile: Mapping[str, Any],
+        *,
+        threads: int,
     ) -> None:
         """Mark the folder as holding a run; to be called after the first checkpoint was saved."""
         document = {"format": FORMAT, "version": VERSION, "run": run_id, "versions": dict(versions)}
+        document["threads"] = threads
         document["configuration"] = dict(configuration)
         with saving(self._config):
             _write(self.path / "profile.json", profile)
@@ -154,6 +157,15 @@ class RunFolder:
                 f"The run in {str(self.path)!r} is of another model: {differences}. Pass one that was made "
                 "anew in the same way."
             )
+
+    @property
+    def threads(self) -> int | None:
+        """How many threads the run computes with, if that was kept: sums depend on it in the last digits."""
+        try:
+            threads = self._entry("threads")
+        except CheckpointError:
+            return None
+        return threads if isinstance(threads, int) and threads > 0 else None
 
     @property
     def run_id(self) -> str:

@@ -36,6 +36,7 @@ from gfb_brevitas.search.storages import StudyHead
 from gfb_brevitas.search.study import readable, state_constraints
 from gfb_brevitas.search.trial_update import ROUND_ATTRIBUTE
 from gfb_brevitas.search.trial_writer import TrialWriter
+from gfb_brevitas.sensitivity import Allocator
 
 VALUE_MEANS = "validation metric at the end of a round"
 """What the study says of its values. Not as Optuna's metric name, which renames the column of data frames."""
@@ -148,13 +149,20 @@ class SearchStudy:
         if self._units[self._done].kind != "step":  # the last one of the round
             self._state(trial, record.allocation)
 
+    def _may_return(self, trial: FrozenTrial) -> bool:
+        """Whether a search returns the trial's allocation: not where budgets leave room for one more bit."""
+        searched = any(unit.kind == "step" for unit in self._units)
+        bits = self._space.bits(json.loads(trial.user_attrs["bits"]))
+        full = not searched or Allocator(self._constraints).is_full(bits)
+        return bool(trial.user_attrs["feasible"]) and full
+
     def _ends_trial(self, unit: Unit) -> bool:
         return unit.kind == "round" or unit in self._pretraining[-1:]
 
     def _finish(self, trial: FrozenTrial, metric: float, time: datetime) -> None:
         trial.user_attrs["status"] = "done"
         trial.datetime_complete = time
-        may_win = trial.user_attrs[ROUND_ATTRIBUTE] or trial.user_attrs["feasible"]
+        may_win = trial.user_attrs[ROUND_ATTRIBUTE] or self._may_return(trial)
         trial.state = TrialState.COMPLETE if may_win else TrialState.PRUNED
         if math.isnan(metric):
             trial.state = TrialState.FAIL

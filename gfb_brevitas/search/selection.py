@@ -2,14 +2,18 @@
 
 The best of many noisy evaluations is rarely the best candidate. So a few of the best are evaluated
 again on more data, together with the allocation that the step started from and the mean of the final
-distribution, and the best of these wins. It is always feasible.
+distribution, and the best of these wins: by the validation metric where the user has one, or else by the
+loss. A loss with fixed weights misjudges very narrow activations: they keep outputs from being confident,
+which it rewards, and lose accuracy all the same. So for each smallest width that candidates have, the best of
+them takes part. What is chosen is always feasible, and full: no single width can be raised by a bit without
+breaking a budget.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -24,6 +28,8 @@ from gfb_brevitas.evaluation.super_batch import SuperBatch
 from gfb_brevitas.search.history import Candidate, CandidateSource
 from gfb_brevitas.search.study import Generation
 from gfb_brevitas.space import Bits, Vector
+
+_SMALLEST_WIDTHS = 3
 
 _logger = logging.getLogger(__name__)
 
@@ -63,6 +69,13 @@ class SampledCandidates:
         known.sort(key=lambda sample: sample.value / sample.evaluations)
         return [sample.bits for sample in known[:count]]
 
+    def best_of_smallest_widths(self, count: int) -> list[Bits]:
+        """The best feasible candidate for each smallest width; of at most ``count``, the narrowest ones."""
+        found: dict[int, Bits] = {}
+        for bits in self.best(len(self), feasible=True):
+            found.setdefault(int(bits.min()), bits)
+        return [found[width] for width in sorted(found)[:count]]
+
     def loss(self, bits: Bits) -> float:
         """Mean loss of a candidate; NaN if it was not sampled."""
         sample = self._samples.get(bits.tobytes())
@@ -70,7 +83,13 @@ class SampledCandidates:
 
 
 def candidates_to_choose_from(
-    samples: SampledCandidates, constraints: Constraints, *, incumbent: Bits, mean: Bits, count: int
+    samples: SampledCandidates,
+    constraints: Constraints,
+    *,
+    incumbent: Bits,
+    mean: Bits,
+    count: int,
+    fill: Callable[[Bits], Bits],
 ) -> list[Candidate]:
     """Different feasible candidates, not yet re-evaluated.
 
@@ -81,9 +100,11 @@ def candidates_to_choose_from(
         mean: Shape ``(quantizers,)``, the mean of the final distribution.
         count: How many of the best feasible samples take part. When no sample was feasible, as many
             of the best infeasible ones take part as :meth:`Constraints.repair` leaves them.
+        fill: Raises the widths of a feasible allocation until no single one can be raised.
     """
     wanted: list[tuple[Bits, CandidateSource]] = [
-        (bits, "sampled") for bits in samples.best(count, feasible=True)
+        (bits, "sampled")
+        for bits in samples.best(count, feasible=True) + samples.best_of_smallest_widths(_SMALLEST_WIDTHS)
     ]
     if not wanted:
         wanted = [(bits, "sampled") for bits in samples.best(count, feasible=False)]
@@ -91,10 +112,12 @@ def candidates_to_choose_from(
     found: dict[bytes, Candidate] = {}
     for bits, source in wanted:
         feasible = bool(constraints.feasible(bits[None, :])[0])
-        kept = bits if feasible else constraints.repair(bits)
+        fitting = bits if feasible else constraints.repair(bits)
+        kept = fill(fitting)
+        as_it_was: CandidateSource = source if feasible else "repaired"
         candidate = Candidate(
             bits=tuple(kept.tolist()),
-            source=source if feasible else "repaired",
+            source=as_it_was if np.array_equal(kept, fitting) else "filled",
             super_batch_loss=samples.loss(kept),
             reevaluated_loss=math.nan,
         )
@@ -139,6 +162,12 @@ def reevaluated(
         order = np.argsort([candidate.super_batch_loss for candidate in candidates], kind="stable")
         _logger.warning("No candidate has a finite loss on the larger data; super-batch losses decide.")
     return [replace(candidates[i], reevaluated_loss=float(losses[i])) for i in order]
+
+
+def by_metric(candidates: list[Candidate], metric: Callable[[Candidate], float]) -> list[Candidate]:
+    """The candidates with their metrics, best first; among equal ones the smaller loss comes first."""
+    known = [replace(candidate, metric=metric(candidate)) for candidate in candidates]
+    return sorted(known, key=lambda candidate: (math.isnan(candidate.metric), -candidate.metric))
 
 
 def _chunks(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

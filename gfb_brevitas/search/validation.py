@@ -49,6 +49,11 @@ class Validation:
         self._metric, self._loss, self._batches, self._setting = metric, loss, batches, setting
         self._seed = derive_seed(seed, "validation")
 
+    @property
+    def is_users(self) -> bool:
+        """Whether the metric is the user's own, and not the negative loss."""
+        return self._metric is not None
+
     def __call__(self, model: SearchableModel) -> float:
         """The metric; NaN if it is not a finite number, which is worse than any number.
 

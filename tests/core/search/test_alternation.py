@@ -51,6 +51,8 @@ from tests.core.search.small_problem import (
     searchable,
 )
 
+BY_LOSS = SearchConfig(**{**vars(SEARCH), "choose_by": "loss"})  # the metric of epochs and rounds alone
+
 
 def search(**changes: Any) -> SearchConfig:
     return SearchConfig(**{**vars(SEARCH), **changes})
@@ -188,7 +190,7 @@ def test_default_metric_without_validation_data_says_so(caplog: pytest.LogCaptur
 
 def test_a_metric_that_is_not_finite_never_wins_over_one_that_is() -> None:
     values = iter([math.nan, math.nan, 0.3, math.nan, 0.1])
-    result = run(metric=lambda model: next(values))
+    result = run(metric=lambda model: next(values), search=BY_LOSS)
     assert result.metric == 0.3
 
 

@@ -20,6 +20,7 @@ from gfb_brevitas.search import GenerationRecord, GradientFreeStep, SearchConfig
 from gfb_brevitas.search.generation_log import GenerationLog
 from gfb_brevitas.search.training import Trainer
 from gfb_brevitas.search.trial_writer import TrialWriter
+from gfb_brevitas.sensitivity import Allocator
 from tests.core.search.small_problem import budgets, loader, loss, network, searchable
 
 CONFIG = SearchConfig(evaluations_per_step=60, population_size=6, super_batch_size=3, reevaluate_best=3)
@@ -65,9 +66,11 @@ def test_the_choice_is_feasible_and_not_worse_than_the_incumbent(trained: Search
     record = outcome.record
     assert constraints.feasible(outcome.bits[None, :])[0]
     assert record.allocation == dict(trained.space.allocation(outcome.bits))
-    incumbent = next(c for c in record.candidates if c.source == "incumbent")
     assert record.chosen is not None and record.chosen.bits == tuple(bits_of(outcome))
-    assert record.chosen.reevaluated_loss <= incumbent.reevaluated_loss
+    losses = [candidate.reevaluated_loss for candidate in record.candidates]
+    assert record.chosen.reevaluated_loss == min(losses)
+    for candidate in record.candidates:
+        assert Allocator(constraints).is_full(np.array(candidate.bits))
     assert any(math.isfinite(c.super_batch_loss) for c in record.candidates)
 
 
@@ -156,7 +159,8 @@ def test_losses_from_the_log_are_not_computed_again(trained: SearchableModel, tm
     second = logged()
     reevaluations = len(second.record.candidates) * len(DATA)
     one_generation = 6 * CONFIG.super_batch_size
-    assert len(calls) - first_calls <= reevaluations + one_generation < first_calls
+    sensitivity = 4  # of what budgets have room for
+    assert len(calls) - first_calls <= reevaluations + one_generation + sensitivity < first_calls
     assert first.record.candidates == second.record.candidates
     assert bits_of(first) == bits_of(second)
 
@@ -195,10 +199,11 @@ def test_candidates_without_finite_loss_are_survived(
 def test_when_no_loss_is_finite_the_step_stays_near_the_incumbent(trained: SearchableModel) -> None:
     constraints = Constraints(trained.space, budgets())
     outcome = step(trained, constraints, loss=fragile(trained, lambda *bits: True)).run(start(trained))
-    np.testing.assert_array_equal(outcome.bits, constraints.repair(start(trained)))
+    allocator = Allocator(constraints)
+    assert allocator.is_full(outcome.bits) and (outcome.bits >= constraints.repair(start(trained))).all()
     feasible = start(trained, 2)
     outcome = step(trained, constraints, loss=fragile(trained, lambda *bits: True)).run(feasible)
-    np.testing.assert_array_equal(outcome.bits, feasible)
+    assert allocator.is_full(outcome.bits) and (outcome.bits >= feasible).all()
 
 
 def test_when_no_sample_is_feasible_the_choice_still_is(trained: SearchableModel) -> None:
@@ -267,7 +272,8 @@ def test_kinds_of_super_batches(trained: SearchableModel, kind: Any) -> None:
     step(trained, config=config, loss=noting, batches=data).run(start(trained))
     position = {float(batch[0].sum()): i for i, batch in enumerate(data)}
     used = {position[b] for b in batches}
-    assert used == {"moving": {0, 1, 2, 3, 4}, "fixed": {0, 1, 2}, "single": {0, 1, 2}}[kind]
+    # One more than there are generations: how sensitive quantizers are that budgets have room for.
+    assert used == {"moving": {0, 1, 2, 3, 4, 5}, "fixed": {0, 1, 2}, "single": {0, 1, 2, 3}}[kind]
 
 
 def test_constraint_penalty_uses_its_weight(trained: SearchableModel) -> None:

@@ -27,6 +27,9 @@ class Stop(BaseException):
     """Stands for whatever ends a process."""
 
 
+BY_LOSS = SearchConfig(**{**vars(SEARCH), "choose_by": "loss"})  # the metric of epochs and rounds alone
+
+
 def study(storage: optuna.storages.BaseStorage, name: str = "run") -> optuna.Study:
     return optuna.load_study(study_name=name, storage=storage)
 
@@ -276,11 +279,14 @@ def test_a_fixed_allocation_that_exceeds_the_budgets() -> None:
         found.best_trial  # noqa: B018
 
 
-def test_pretraining_within_the_budgets_may_be_the_best() -> None:
+@pytest.mark.parametrize("uniform_bits, state", [(3, TrialState.COMPLETE), (4, TrialState.PRUNED)])
+def test_pretraining_that_uses_the_budgets_up_may_be_the_best(uniform_bits: int, state: TrialState) -> None:
     storage = optuna.storages.InMemoryStorage()
     config = SearchConfig(**{**vars(SEARCH), "pretrain_bits": 3})
-    run(storage=storage, name="run", search=config, metric=lambda model: 1.0)
-    assert study(storage).trials[0].state == TrialState.COMPLETE
+    limits = budgets(beta=1.0, uniform_bits=uniform_bits)
+    result = run(storage=storage, name="run", search=config, budgets=limits, metric=lambda model: 1.0)
+    assert study(storage).trials[0].state == state
+    assert (result.best_epoch <= SEARCH.pretrain_epochs) == (state == TrialState.COMPLETE)
 
 
 def without_epochs() -> dict[str, Any]:
@@ -300,7 +306,7 @@ def test_a_run_without_epochs(calibrate: bool) -> None:
 def test_a_metric_that_is_not_finite(tmp_path: Path, value: float) -> None:
     storage = make_storage(f"sqlite:///{tmp_path}/studies.db")
     metrics = iter([0.1, 0.2, 0.3, value, value])
-    run(storage=storage, name="run", metric=lambda model: next(metrics))
+    run(storage=storage, name="run", metric=lambda model: next(metrics), search=BY_LOSS)
     *_, last = study(storage).trials
     assert last.state == TrialState.FAIL
     assert list(last.intermediate_values) == [4, 5]

@@ -11,8 +11,9 @@ from gfb_brevitas.constraints import Budget, Constraints
 from gfb_brevitas.costs import MeanWeightBits
 from gfb_brevitas.evaluation import ReferenceEvaluator
 from gfb_brevitas.search.history import Candidate
-from gfb_brevitas.search.selection import SampledCandidates, candidates_to_choose_from, reevaluated
+from gfb_brevitas.search.selection import SampledCandidates, by_metric, candidates_to_choose_from, reevaluated
 from gfb_brevitas.search.study import Generation
+from gfb_brevitas.sensitivity import Allocator
 from tests.core.search.small_problem import loader, loss, searchable
 
 
@@ -36,7 +37,12 @@ def chosen_from(
     samples: SampledCandidates, constraints: Constraints, count: int = 2
 ) -> dict[tuple[int, ...], str]:
     candidates = candidates_to_choose_from(
-        samples, constraints, incumbent=np.array([8, 8, 8]), mean=np.array([3, 3, 3]), count=count
+        samples,
+        constraints,
+        incumbent=np.array([8, 8, 8]),
+        mean=np.array([3, 3, 3]),
+        count=count,
+        fill=lambda bits: bits,
     )
     assert constraints.feasible(np.array([c.bits for c in candidates])).all()
     return {candidate.bits: candidate.source for candidate in candidates}
@@ -51,7 +57,8 @@ def test_the_best_feasible_samples_take_part(constraints: Constraints) -> None:
     assert list(found.items())[:2] == [((4, 4, 4), "sampled"), ((2, 2, 2), "sampled")]
     assert found[3, 3, 3] == "mean"
     assert list(found.values()).count("repaired") == 1  # the incumbent, which is over budget
-    assert len(found) == 4
+    assert found[1, 1, 1] == "sampled"  # the best of its smallest width
+    assert len(found) == 5
 
 
 def test_repeated_evaluations_count_by_their_mean(constraints: Constraints) -> None:
@@ -76,6 +83,32 @@ def test_a_sample_that_was_once_not_finite_is_not_trusted(constraints: Constrain
     samples.add(sampled([[2, 2, 2], [4, 4, 4]], [math.nan, 0.4], [True, True]))
     samples.add(sampled([[2, 2, 2]], [0.1], [True]))
     assert (2, 2, 2) not in chosen_from(samples, constraints)
+
+
+def test_what_leaves_room_is_filled(constraints: Constraints) -> None:
+    samples = SampledCandidates()
+    samples.add(sampled([[2, 2, 2], [4, 8, 4]], [0.2, 0.1], [True, True]))
+    allocator = Allocator(constraints)
+    full = candidates_to_choose_from(
+        samples,
+        constraints,
+        incumbent=np.array([2, 2, 2]),
+        mean=np.array([3, 7, 5]),
+        count=2,
+        fill=allocator.fill,
+    )
+    assert all(allocator.is_full(np.array(candidate.bits)) for candidate in full)
+    assert {candidate.bits: candidate.source for candidate in full} == {
+        (4, 8, 4): "sampled",
+        (3, 8, 6): "filled",
+    }
+
+
+def test_the_metric_decides_and_the_loss_among_equals() -> None:
+    metrics = {(1, 1, 1): 0.5, (2, 2, 2): 0.9, (3, 3, 3): math.nan, (4, 4, 4): 0.9}
+    found = by_metric(candidates(*metrics), lambda candidate: metrics[candidate.bits])
+    assert [candidate.bits[0] for candidate in found] == [2, 4, 1, 3]
+    assert found[0].metric == 0.9
 
 
 def candidates(*rows: tuple[int, ...]) -> list[Candidate]:
