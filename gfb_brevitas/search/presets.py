@@ -41,7 +41,7 @@ PRESETS: dict[str, Preset] = {
     for preset in (
         Preset(
             name="cifar",
-            search=SearchConfig(method="cma-es", pretrain_epochs=300),
+            search=SearchConfig(method="cma-es", choose_by="loss", pretrain_epochs=300),
             training=TrainingConfig(optimizer="sgd", learning_rate=0.1),
             batch_size=128,
             log2_range=(0.0, 3.0),
@@ -49,7 +49,12 @@ PRESETS: dict[str, Preset] = {
         Preset(
             name="imagenet",
             search=SearchConfig(
-                method="cma-es", rounds=3, epochs_per_round=5, super_batch_size=16, pretrain_epochs=30
+                method="cma-es",
+                choose_by="loss",
+                rounds=3,
+                epochs_per_round=5,
+                super_batch_size=16,
+                pretrain_epochs=30,
             ),
             training=TrainingConfig(optimizer="sgd", learning_rate=0.001),
             batch_size=100,
@@ -58,7 +63,12 @@ PRESETS: dict[str, Preset] = {
         Preset(
             name="cityscapes",
             search=SearchConfig(
-                method="cma-es", rounds=3, evaluations_per_step=512, super_batch_size=16, pretrain_epochs=80
+                method="cma-es",
+                choose_by="loss",
+                rounds=3,
+                evaluations_per_step=512,
+                super_batch_size=16,
+                pretrain_epochs=80,
             ),
             training=TrainingConfig(optimizer="sgd", learning_rate=1e-4),
             batch_size=4,

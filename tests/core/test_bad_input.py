@@ -677,7 +677,7 @@ def test_a_search_whose_losses_are_all_nan_keeps_a_feasible_allocation(
 
 def test_a_metric_that_is_nan_is_worse_than_any_number() -> None:
     values = iter([math.nan, 0.25, math.nan])
-    search = replace(QUICK, epochs_per_round=2)
+    search = replace(QUICK, epochs_per_round=2, choose_by="loss")
     result = quick(metric=lambda model: next(values), search=search)
     assert (result.metric, result.best_epoch) == (0.25, 2)
 
