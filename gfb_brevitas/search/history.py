@@ -132,7 +132,7 @@ class Candidate:
 
     @classmethod
     def _from_dict(cls, values: Mapping[str, Any]) -> Candidate:
-        numbers = {n: math.nan if value is None else value for n, value in values.items()}
+        numbers: dict[str, Any] = {n: math.nan if v is None else v for n, v in values.items()}
         return cls(**{**numbers, "bits": tuple(values["bits"])})
 
 
