@@ -18,6 +18,7 @@ from torch import nn
 from gfb_brevitas.evaluation.batches import Batches, LossFunction, device_of, moved, one_pass
 from gfb_brevitas.evaluation.modes import inference_only
 from gfb_brevitas.evaluation.randomness import RandomStream
+from gfb_brevitas.notices import notify
 
 _WORTH = 0.8  # of the time with half the threads; above, more threads are not worth it
 _REPEATS = 3
@@ -72,7 +73,7 @@ def measured_threads(
         _logger.info("Threads are not measured: %s", error)
         return most
     told = ", ".join(f"{threads}: {1e3 * value:.3g} ms" for threads, value in seconds.items())
-    _logger.info("Computing with %d of up to %d threads (a step takes with %s).", chosen, most, told)
+    notify(_logger, f"Computing with {chosen} of up to {most} threads (a step takes with {told}).")
     return chosen
 
 
