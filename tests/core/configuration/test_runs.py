@@ -45,8 +45,10 @@ def test_repeating_the_command_or_resuming_changes_nothing(folder: Path) -> None
 def test_a_stopped_run_is_resumed_from_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = json.loads(command("run", "search.yaml", "--json", "run_folder=whole").stdout)
     stopping = NETWORK + (
-        "\ncalls = 0\ndef metric(model):\n    global calls\n    calls += 1\n"
-        "    if calls == 2:\n        raise KeyboardInterrupt\n    return small_problem.accuracy(model)\n"
+        "\nfrom pathlib import Path\nhistory, stops = Path('run/history.jsonl'), [KeyboardInterrupt]\n"
+        "def metric(model):\n"
+        '    if stops and \'"kind":"epoch"\' in history.read_text():\n        raise stops.pop()\n'
+        "    return small_problem.accuracy(model)\n"
     )
     (folder / "configured_network.py").write_text(stopping)
     sys.modules.pop("configured_network", None)
@@ -79,9 +81,9 @@ def test_settings_change_on_the_command_line(folder: Path) -> None:
         (["model=configured_network:none"], ["model on the command line", "has no 'none'"]),
         (["model=configured_netwerk:make"], ["there is no module 'configured_netwerk'"]),
         (["model=configured_network:nothing"], ["returns no example inputs"]),
-        (["loss=hinge"], ["there is no loss 'hinge'", "cross_entropy, mean_squared_error"]),
-        (["metric=recall"], ["there is no metric 'recall'", "accuracy"]),
-        (["validation_batches=null"], ["the metric 'accuracy' needs `validation_batches`"]),
+        (["loss=hinge"], ["There is no loss 'hinge'", "cross_entropy, mean_squared_error"]),
+        (["metric=recall"], ["There is no metric 'recall'", "accuracy"]),
+        (["validation_batches=null"], ["The metric 'accuracy' needs `validation_batches`"]),
         (["budgets.0.cost=weigth_size"], ["line 10", "There is no cost 'weigth_size'"]),
         (["budgets.0.limit=3"], ["line 10", "takes either `uniform_bits`"]),
         (["rules.1.bits=[5, 2]"], ["line 8", "1 <= min <= max"]),
