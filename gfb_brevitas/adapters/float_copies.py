@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from gfb_brevitas.adapters.brevitas_fx import GraphModule
+from gfb_brevitas.adapters.copying import copied
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +36,11 @@ def copy_shared_layers(graph: GraphModule) -> list[CopiedCall]:
         layer = graph.get_submodule(path)
         calls[path] = calls.get(path, 0) + 1
         if calls[path] > 1 and layer.state_dict():
-            copied = CopiedCall(layer=path, copy=f"{path}_call_{calls[path]}")
-            owner, _, name = copied.copy.rpartition(".")
-            graph.get_submodule(owner).add_module(name, copy.deepcopy(layer))
-            node.target = copied.copy
-            copies.append(copied)
+            call = CopiedCall(layer=path, copy=f"{path}_call_{calls[path]}")
+            owner, _, name = call.copy.rpartition(".")
+            graph.get_submodule(owner).add_module(name, copied(layer))
+            node.target = call.copy
+            copies.append(call)
     graph.recompile()
     return copies
 
@@ -54,17 +54,17 @@ def reunite(graph: GraphModule, copies: list[CopiedCall]) -> list[CopiedCall]:
         The copies that stay.
     """
     different = []
-    for copied in copies:
-        layer, other = _found(graph, copied.layer), _found(graph, copied.copy)
+    for call in copies:
+        layer, other = _found(graph, call.layer), _found(graph, call.copy)
         if layer is None and other is None:
             continue  # folded into the layers in front
         if layer is None or other is None or not _same(layer, other):
-            different.append(copied)
+            different.append(call)
             continue
         for node in graph.graph.nodes:
-            if node.op == "call_module" and node.target == copied.copy:
-                node.target = copied.layer
-        graph.delete_submodule(copied.copy)
+            if node.op == "call_module" and node.target == call.copy:
+                node.target = call.layer
+        graph.delete_submodule(call.copy)
         given: Any = layer
         if getattr(other, "return_quant_tensor", False):
             given.return_quant_tensor = True  # one of its calls needs it; the last operation of all does not

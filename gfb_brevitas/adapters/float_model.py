@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import warnings
 from collections import Counter
@@ -12,7 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from gfb_brevitas.adapters.brevitas_fx import GraphModule, Node
 from gfb_brevitas.adapters.copying import copied, with_plain_weights
@@ -180,7 +179,7 @@ def _quantize(
 def _with_quantizers(graph: GraphModule) -> GraphModule:
     from brevitas.graph import quantize, quantize_impl
 
-    spare, limit = copy.deepcopy(graph), quantize_impl.MAX_RESIDUAL_ITERS
+    spare, limit = cast(GraphModule, copied(graph)), quantize_impl.MAX_RESIDUAL_ITERS
     quantize_impl.MAX_RESIDUAL_ITERS = _MEETING_ROUNDS + len(graph.graph.nodes)
     try:
         for attempt in (graph, spare):
@@ -256,7 +255,7 @@ def _in_words(copies: list[CopiedCall], different: list[CopiedCall]) -> list[str
 def _run(model: nn.Module, inputs: ExampleInputs) -> Any:
     try:
         with torch.no_grad():
-            return run(model, copy.deepcopy(inputs))
+            return run(model, tree_map_only(Tensor, Tensor.clone, inputs))
     except Exception as error:
         raise UntraceableModelError(why_it_failed(error)) from error
 

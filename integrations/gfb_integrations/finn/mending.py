@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -12,6 +11,7 @@ from brevitas.quant import TruncTo8bit
 from torch import Tensor, nn
 
 from gfb_brevitas.adapters import record_layers
+from gfb_brevitas.adapters.copying import copied
 from gfb_brevitas.adapters.tracing import ExampleInputs
 from gfb_brevitas.errors import ConfigurationError
 from gfb_brevitas.layer_graph import LayerGraph, LayerNode
@@ -61,7 +61,7 @@ def mend(model: nn.Module, example_inputs: ExampleInputs, mends: Sequence[Mend])
         raise ConfigurationError(
             f"`mends` must be among {', '.join(get_args(Mend))}; got {', '.join(map(repr, unknown))}."
         )
-    mended = copy.deepcopy(model)
+    mended = copied(model)
     graph = record_layers(mended, example_inputs)
     changes: list[str] = []
     for finding in check_layers(graph).findings:
