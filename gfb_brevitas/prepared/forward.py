@@ -302,7 +302,7 @@ class PreparedForward:
 def _grouped(products: Iterable[str]) -> str:
     """Products that stay in floating point, each as ``name: reason``, counted by reason."""
     reasons = Counter(product.partition(": ")[2] for product in products)
-    return "; ".join(f"{count} of the products ({reason})" for reason, count in reasons.items())
+    return "; ".join(f"{n} product{'s' * (n > 1)} ({reason})" for reason, n in reasons.items())
 
 
 def _rolled(tensor: Tensor, by: int) -> Tensor:

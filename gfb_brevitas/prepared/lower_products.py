@@ -123,7 +123,7 @@ class _Lowering:
             return None, None, "its weight is not quantized by a learned quantizer"
         shape = weight.meta["tensor_meta"].shape
         if node.meta["tensor_meta"].shape.numel() * shape[1:].numel() < SMALLEST_PRODUCT_MACS:
-            return None, None, "it is too small to gain from integers"
+            return None, None, "too small to gain from integers"
         site = self.sites[weight.args[1]]  # type: ignore[index]
         if not isinstance(site, SiteValues) or self.largest_bits[site.index] > LARGEST_CODE_BITS:
             return None, None, "its weight may have more than 8 bits"

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
 
 from gfb_brevitas.notices import shown_by
 from gfb_brevitas.report.heartbeat import INTERVAL_S, Heartbeat
@@ -22,7 +23,7 @@ from gfb_brevitas.search import (
     StartRecord,
     StepRecord,
 )
-from gfb_brevitas.terminal import plain_console, print_lines
+from gfb_brevitas.terminal import plain_console, print_lines, visible
 
 
 class TerminalProgress(Callback):
@@ -67,7 +68,7 @@ class TerminalProgress(Callback):
 
     def on_start(self, record: StartRecord) -> None:
         """Show the bar."""
-        self._notices.enter_context(shown_by(lambda text: self._print(f"{self._title}: {text}")))
+        self._notices.enter_context(shown_by(self._tell))
         if record.resumed:
             self._print(f"{self._title}: resumed after {len(record.history.epochs)} epochs")
         self._left = TimeLeft(record.configuration, record.history)
@@ -156,6 +157,11 @@ class TerminalProgress(Callback):
         if self._round == 0 and self._left.pretrain_epochs:
             return f"{self._title}, pretraining"
         return f"{self._title}, round {max(1, self._round)}/{self._left.rounds}"
+
+    def _tell(self, sentence: str) -> None:
+        text = Text(visible(f"{self._title}: {sentence}"))
+        self.console.print(text, soft_wrap=not self.console.is_terminal)  # a log has a line for each
+        self._heartbeat.printed()
 
     def _print(self, line: str) -> None:
         print_lines(self.console, line)

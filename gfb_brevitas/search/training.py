@@ -219,7 +219,7 @@ def _make_optimizer(config: TrainingConfig, groups: list[dict[str, Any]]) -> Opt
     if config.optimizer == "sgd":
         return SGD(groups, lr=config.learning_rate, momentum=config.momentum)
     if config.optimizer == "adam":
-        return Adam(groups, lr=config.learning_rate)
+        return Adam(_with_room_to_divide(groups), lr=config.learning_rate)
     optimizer = config.optimizer(groups)
     if not isinstance(optimizer, Optimizer):
         raise ConfigurationError(
@@ -239,3 +239,18 @@ def _not_finite(what: str, recovery: str) -> str:
     return f"{what}. {recovery}".rstrip() + (
         " Lower the learning rate, set gradient_clip_norm, or use a warm-up."
     )
+
+
+FLOAT16_EPS = 1e-3
+"""What Adam adds to its divisor in half precision, where its usual 1e-8 is zero and so are small squares."""
+
+
+def _with_room_to_divide(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Groups for Adam, those of float16 parameters apart from the others."""
+    made = []
+    for group in groups:
+        for half in (False, True):
+            params = [p for p in group["params"] if (p.dtype == torch.float16) is half]
+            if params:
+                made.append({**group, "params": params, **({"eps": FLOAT16_EPS} if half else {})})
+    return made

@@ -71,7 +71,7 @@ def test_convolutions_run_in_integers_and_hand_on_codes() -> None:
     assert len(products) == 7
     assert all(product.target is not None for product in products)
     assert [reason.split(": ")[1] for reason in result.in_floating_point] == [
-        "it is too small to gain from integers"
+        "too small to gain from integers"
     ]
 
 
