@@ -48,6 +48,7 @@ budgets: [{paper: 4, rho: 20}]
 search: {rounds: 2, steps_per_round: 1, evaluations_per_step: 12, population_size: 4, epochs_per_round: 1}
 training: {optimizer: adam, learning_rate: 1e-2}
 run_folder: run
+baselines: []
 """
 
 

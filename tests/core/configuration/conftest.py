@@ -46,6 +46,7 @@ search:
    super_batch_size: 2}
 training: {learning_rate: 0.05, optimizer: "configured_network:sgd"}
 run_folder: run
+baselines: []
 """
 
 

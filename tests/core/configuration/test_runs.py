@@ -296,6 +296,7 @@ def test_a_fault_of_the_test_data_is_named_as_its_own(folder: Path) -> None:
 
 
 def test_the_widest_uniform_widths_are_trained_without_being_named(folder: Path) -> None:
+    Path("search.yaml").write_text(Path("search.yaml").read_text().replace("baselines: []\n", ""))
     result = command("run", "search.yaml", "budgets.0.beta=0.99")
     assert result.exit_code == 0, result.output
     assert "to compare with: uniform 3 and 5; 2 epochs like the search's" in " ".join(result.stdout.split())
@@ -319,7 +320,14 @@ def test_a_budget_that_no_uniform_widths_keep_is_said(folder: Path) -> None:
 
 
 def test_runs_of_several_seeds_are_kept_apart_and_shown_together(folder: Path) -> None:
-    search = ["run", "search.yaml", "seeds=3", "search.seed=5", "storage=sqlite:///studies.db"]
+    search = [
+        "run",
+        "search.yaml",
+        "seeds=3",
+        "baselines=[auto]",
+        "search.seed=5",
+        "storage=sqlite:///studies.db",
+    ]
     first = command(*search)
     assert first.exit_code == 0, first.output
     assert "seed 6, 2 of 3" in first.stdout

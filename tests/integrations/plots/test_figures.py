@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from re import escape
 from typing import Any
 
 import plotly.graph_objects as go
@@ -14,6 +15,7 @@ import pytest
 
 from gfb_brevitas import RecordedRun
 from gfb_brevitas.errors import MissingExtraError
+from gfb_brevitas.extras import install_command
 from gfb_integrations import plots
 from tests.integrations.recorded_runs import KINDS
 
@@ -121,7 +123,9 @@ def test_importing_needs_no_plotly_and_drawing_names_the_extra(monkeypatch: pyte
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
     monkeypatch.setitem(sys.modules, "plotly", None)
-    with pytest.raises(MissingExtraError, match=r"needs the package 'plotly'.*'gfb-brevitas\[report\]'$"):
+    with pytest.raises(
+        MissingExtraError, match=f"needs the package 'plotly'.*{escape(install_command('report'))}$"
+    ):
         _ = plots.front
     with pytest.raises(AttributeError, match="no attribute 'back'"):
         _ = plots.back

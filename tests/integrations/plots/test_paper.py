@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from PIL import Image
 
 from gfb_brevitas import RecordedRun
 from gfb_brevitas.errors import ConfigurationError, MissingExtraError
+from gfb_brevitas.extras import install_command
 from gfb_integrations.plots import paper
 from tests.integrations.recorded_runs import HOSTILE
 
@@ -91,5 +93,6 @@ def test_an_unknown_format_and_a_missing_library_are_named(
         paper.save_figures(run, tmp_path, ["bmp"])
     assert not list(tmp_path.iterdir())
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match=r"needs the package 'matplotlib'.*'gfb-brevitas\[plots\]'$"):
+    command = re.escape(install_command("plots"))
+    with pytest.raises(MissingExtraError, match=f"needs the package 'matplotlib'.*{command}$"):
         _ = paper.front
