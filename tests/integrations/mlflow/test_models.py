@@ -66,7 +66,8 @@ def test_a_model_that_onnx_cannot_carry_is_not_logged_and_a_tag_says_why(
     shared_server: MlflowServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with MlflowTracking(shared_server.url, timeout_s=60) as tracking:
-        result = run(callbacks=[tracking], run_folder=tmp_path / "run")
+        model = searchable(network(), rules=(Range("0.weight_quant", 1, 1),))
+        result = run(model, callbacks=[tracking], run_folder=tmp_path / "run")
         assert min(result.allocation.values()) == 1
         assert not tracking.log_model(result, samples().tensors[0][:4])
     assert "widths begin at 2 bits" in caplog.text
