@@ -2,7 +2,8 @@
 
     make tables
 
-reads bench/*.json, writes docs/results.md, and replaces what stands between the markers
+reads bench/*.json, writes their sections of docs/results.md (those of other benchmarks stay), and replaces
+what stands between the markers
 ``<!-- table NAME -->`` and ``<!-- end -->`` in README.md and the other documents. The marker
 ``<!-- table NAME.KEY: COLUMN, COLUMN -->`` takes one table of a benchmark, and these columns of it only.
 """
@@ -50,6 +51,12 @@ def section(document: Mapping[str, Any], *, details: bool) -> str:
     return "\n\n".join(parts)
 
 
+def _sections(path: Path) -> dict[str, str]:
+    """What a document says of each benchmark so far."""
+    _, *parts = path.read_text(encoding="utf-8").split("\n## ") if path.exists() else [""]
+    return {name: text.strip() for name, _, text in (part.partition("\n") for part in parts)}
+
+
 def _tables(figures: Mapping[str, Any]) -> list[Any]:
     return [v for k, v in figures.items() if isinstance(v, list) and k != DETAILS]
 
@@ -66,8 +73,10 @@ def main() -> None:
     parser.add_argument("--bench", type=Path, default=ROOT / "bench", help="folder of the JSON files")
     files = sorted(parser.parse_args().bench.glob("*.json"))
     documents = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
-    sections = [f"## {name}\n\n{section(document, details=True)}" for name, document in documents.items()]
-    (ROOT / "docs" / "results.md").write_text("\n\n".join([HEAD, *sections]) + "\n", encoding="utf-8")
+    results = ROOT / "docs" / "results.md"
+    sections = _sections(results) | {name: section(d, details=True) for name, d in documents.items()}
+    written = [f"## {name}\n\n{text}" for name, text in sorted(sections.items())]
+    results.write_text("\n\n".join([HEAD, *written]) + "\n", encoding="utf-8")
 
     def fill(match: re.Match[str]) -> str:
         if match["name"] not in documents:
