@@ -184,9 +184,11 @@ class ProductRecorder(TorchDispatchMode):
         before = self._sources(func, args, kwargs, None) if written else None
         out = func(*args, **kwargs)
         made = [*tree_leaves(out), *written]
-        known = self._count(func, args, kwargs, out) or not _computes(made)
+        counted = self._count(func, args, kwargs, out)
+        known = counted or not (_computes(made) or _is_of_others(func))
         sources = before if written else self._sources(func, args, kwargs, out, even_unmarked=not known)
-        if not (known or _moves_only(made, sources) or self._count_decomposed(func, args, kwargs)):
+        moves = _computes(made) and _moves_only(made, sources)
+        if not (known or moves or self._count_decomposed(func, args, kwargs)):
             self._note_unknown(operator_name(func), _NO_FORMULA, self._names(args, kwargs))
         self._hand_on(func, args, out, sources, written, blank)
         return out
@@ -424,6 +426,14 @@ def _repeatable(func: Any) -> bool:
 def _computes(made: Sequence[Any]) -> bool:
     """Whether there is a result that is not of integers alone."""
     return any(isinstance(t, Tensor) and (t.is_floating_point() or t.is_complex()) for t in made)
+
+
+def _is_of_others(func: Any) -> bool:
+    """Whether an operator is not PyTorch's: its integers may be products, too."""
+    return func.namespace not in _PYTORCHS
+
+
+_PYTORCHS = {"aten", "prim", "prims", "debugprims", "profiler", "c10d", "_c10d_functional"}
 
 
 def _moves_only(made: Sequence[Any], sources: list[Sources | None] | None) -> bool:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Any, Protocol
 
 import torch
 from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from gfb_brevitas.adapters.forward_failures import why_it_failed
 from gfb_brevitas.adapters.product_recorder import ProductRecorder, Surroundings, Trace, tensors_held_by
@@ -44,6 +44,29 @@ def trace(
     Raises:
         UntraceableModelError: If the forward pass fails, with its cause.
     """
+    telling = tree_map(_telling, example_inputs)
+    if any(a is not b for a, b in zip(tree_leaves(telling), tree_leaves(example_inputs), strict=True)):
+        with suppress(UntraceableModelError):  # a model that wants the example's very values gets them
+            return _traced(model, telling, searched, unsearched)
+    return _traced(model, example_inputs, searched, unsearched)
+
+
+def _telling(value: Any) -> Any:
+    """Noise in place of an example without content: among zeros, what is computed equals what is moved."""
+    if not (isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 1):
+        return value
+    if bool((value != value.flatten()[0]).any()):
+        return value
+    noise = torch.randn(value.shape, generator=torch.Generator().manual_seed(0))
+    return noise.to(value.device, value.dtype)
+
+
+def _traced(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    searched: Mapping[nn.Module, str],
+    unsearched: Sequence[nn.Module],
+) -> Trace:
     recorder = ProductRecorder([*tensors_held_by(model), *tensors_of(tree_leaves(example_inputs))])
     flags = [(module, module.training) for module in model.modules()]
     model.eval()

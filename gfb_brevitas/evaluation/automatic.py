@@ -64,7 +64,7 @@ def runs_that_pay(work: Work, steps: int) -> float:
     operations_s, numbers_s = work.operations * OPERATION_S, work.numbers * NUMBER_S
     run_s = operations_s + numbers_s + work.multiplications * MULTIPLICATION_S
     saved_s = SAVED_OF_OPERATIONS * operations_s + SAVED_OF_NUMBERS * numbers_s
-    if saved_s < LEAST_SAVED * run_s:
+    if saved_s <= LEAST_SAVED * run_s:
         return math.inf
     preparing_s = work.operations * PREPARING_OPERATION_S + PREPARING_RUNS * run_s
     return (preparing_s / steps + STEP_RUNS * run_s) / saved_s

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from gfb_brevitas.errors import GfbError
@@ -130,7 +131,8 @@ def capture(model: nn.Module, call: Call) -> Captured:
 
     with quantizers_as_leaves(model) as sites:
         try:
-            graph = record(run, call.tensors, {id(p): name for name, p in model.named_parameters()})
+            with _NothingLeaves():
+                graph = record(run, call.tensors, {id(p): name for name, p in model.named_parameters()})
             _require_repeatable(graph)
             if not is_functional(graph):
                 graph = _without_mutation(graph, call.tensors)
@@ -146,6 +148,21 @@ def capture(model: nn.Module, call: Call) -> Captured:
     tensors = (*call.tensors, *model.parameters(), *model.buffers())
     on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
     return Captured(graph, sites, outcome["spec"], outcome["constants"], on_cpu)
+
+
+class _NothingLeaves(TorchFunctionMode):
+    """Refuses to record values that are read from outside PyTorch: what happens to them there is not seen."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in _LEAVES_PYTORCH and isinstance(args[0], Tensor) and args[0].is_floating_point():
+            raise NotCapturableError(f"values leave PyTorch by .{name}()")
+        return func(*args, **(kwargs or {}))
+
+
+_LEAVES_PYTORCH = {"numpy", "__array__", "tolist", "__dlpack__"}
 
 
 def _without_mutation(recorded: fx.GraphModule, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
@@ -190,12 +207,13 @@ def _require_no_hooks(model: nn.Module) -> None:
 
 
 def _attributes(model: nn.Module) -> dict[tuple[str, str], tuple[int, int]]:
-    """Identity and size of everything that modules hold besides parameters, buffers and modules."""
+    """Identity and size of everything that modules hold besides parameters and modules."""
     return {
         (name, key): (id(value), len(value) if isinstance(value, list | dict | set) else 0)
         for name, module in model.named_modules()
-        for key, value in vars(module).items()
-        if isinstance(value, Tensor | list | dict | set) and not key.startswith("_")
+        for key, value in (*vars(module).items(), *module._buffers.items())
+        if isinstance(value, Tensor | tuple | list | dict | set)
+        and not (key.startswith("_") and type(module).__module__.startswith(("torch.", "brevitas.")))
     }
 
 

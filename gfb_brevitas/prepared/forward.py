@@ -27,6 +27,7 @@ EXACT = 1e-5
 """A recording runs the model's own operations. Its results are the model's but for this mean difference, as a
 share of their spread, or TIMES_NOISE times what it differs from itself with rounding noise on all values."""
 WIDTHS_TRIED = 3
+LEAST_WIDTHS = -1
 """Allocations at which a new program is checked; one that is wrong is so at most of them."""
 
 UNPREPARED = "The model runs unprepared: "
@@ -247,12 +248,15 @@ class PreparedForward:
     def _tried_widths(self, number: int) -> Iterator[None]:
         # Fixed ones: every process, and a resumed run, comes to the same verdict.
         before = [site.width.bits for site in self.model._sites]
-        random = np.random.default_rng(number)
         try:
-            if number == WIDTHS_TRIED - 1:
+            if number == LEAST_WIDTHS:
+                self.model.set_bits(info.min_bits for info in self.model.profile)
+            elif number == WIDTHS_TRIED - 1:
                 self.model.set_bits(info.max_bits for info in self.model.profile)
             else:
-                ranges = [(max(info.min_bits, 2), info.max_bits) for info in self.model.profile]
+                random = np.random.default_rng(number)
+                least = 2 if number else 1  # one bit is arithmetic of its own
+                ranges = [(max(info.min_bits, least), info.max_bits) for info in self.model.profile]
                 self.model.set_bits(int(random.integers(min(low, high), high + 1)) for low, high in ranges)
             yield
         finally:
@@ -273,9 +277,17 @@ class PreparedForward:
         return not differences
 
     def _is_model_recorded(self, ready: _Ready, call: Call) -> bool:
-        """Whether the recording gives the model's results on samples that it was not made with."""
+        """Whether the recording gives the model's results on samples and at widths that it was not made with.
+
+        Numbers and decisions that depend on widths (a scale as a Python number, a branch at few bits) are
+        constants in a recording.
+        """
+        numbers = (WIDTHS_TRIED - 1, LEAST_WIDTHS, 0)
+        return all(self._is_recorded_at(number, ready, call) for number in numbers)
+
+    def _is_recorded_at(self, number: int, ready: _Ready, call: Call) -> bool:
         tensors = tuple(_rolled(tensor, 1) for tensor in call.tensors)
-        with self._tried_widths(WIDTHS_TRIED - 1):
+        with self._tried_widths(number):
             expected, recorded = self._outputs(call, tensors), ready.recording(tensors)
             if len(expected) != len(recorded):
                 return False

@@ -70,26 +70,38 @@ def _compiled(compiler: str, source: str) -> Path:
     flags = (*_FLAGS, *_machine_flags(), *_threading_flags(compiler))
     key = hashlib.sha256("\n".join((compiler, *flags, _processor(), source)).encode()).hexdigest()[:32]
     library = _folder() / f"{key}.so"
-    if library.exists():
-        return library
+    checksum = library.with_suffix(".sha256")
+    if library.exists() and checksum.exists() and checksum.read_text(encoding="ascii") == _digest(library):
+        return library  # whole: running half a library ends the process without a word
     with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
         written, built = Path(scratch) / "source.cpp", Path(scratch) / "built.so"
         written.write_text(source, encoding="utf-8")
         command = [compiler, *flags, "-o", str(built), str(written)]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+        summed = Path(scratch) / "built.sha256"
+        summed.write_text(_digest(built), encoding="ascii")
         os.replace(built, library)  # processes that compile the same do not meet half a file
+        os.replace(summed, checksum)
     return library
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _folder() -> Path:
     """Only the user's own: what lies there is run."""
     named = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    parent = Path(named) if named else Path(tempfile.gettempdir()) / f"gfb_brevitas_{getpass.getuser()}"
+    parent = Path(named) if named else Path(tempfile.gettempdir()) / f"gfb_brevitas_{_user()}"
     folder = parent / "gfb_kernels"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
         raise PermissionError(f"{folder} belongs to another user")
     return folder
+
+
+def _user() -> str:
+    return str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()  # an id may have no name
 
 
 def _machine_flags() -> tuple[str, ...]:

@@ -54,10 +54,12 @@ def measured_threads(
         seed: Start of the random stream that everything is drawn under.
         processes: How many share the machine's cores.
     """
+    if os.environ.get("OMP_NUM_THREADS"):
+        return torch.get_num_threads()
     most = max(1, torch.get_num_threads() // processes)
     device = device_of(model)
-    if os.environ.get("OMP_NUM_THREADS") or most == 1 or (device is not None and device.type != "cpu"):
-        return most if not os.environ.get("OMP_NUM_THREADS") else torch.get_num_threads()
+    if most == 1 or (device is not None and device.type != "cpu"):
+        return most
     batch = next(iter(moved(one, device) for one in one_pass(batches, seed, 1)))
 
     def step() -> None:
@@ -68,8 +70,10 @@ def measured_threads(
                 torch.autograd.grad(value, parameters, allow_unused=True)
 
     try:
+        with computing_with(most):
+            step()  # the first one sets everything up, and would count against one thread
         chosen, seconds = fewest_threads(lambda threads: _step_seconds(step, threads), most)
-    except (RuntimeError, TypeError, ValueError) as error:  # what training will say in its own words
+    except Exception as error:  # what training will say in its own words
         _logger.info("Threads are not measured: %s", error)
         return most
     told = ", ".join(f"{threads}: {1e3 * value:.3g} ms" for threads, value in seconds.items())

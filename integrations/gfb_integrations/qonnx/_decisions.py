@@ -8,20 +8,27 @@ differ from the example [ours].
 from __future__ import annotations
 
 import linecache
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import brevitas
 import torch
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
+from torch.overrides import TorchFunctionMode
 
 import gfb_brevitas
 import gfb_integrations
 from gfb_brevitas.errors import ExportError
 
+# The tracer does not warn of those of the first line, and while a mode is active takes it for the caller.
+_READS_VALUES = {"equal", "allclose", "is_nonzero"}
+_READS_VALUES |= {"__bool__", "__int__", "__float__", "__index__", "item", "tolist", "numpy", "__array__"}
+_BETWEEN = tuple(str(Path(torch.__file__).parent / name) for name in ("overrides.py", "_tensor.py"))
 _OTHERS = tuple(
     str(Path(module.__file__ or "").resolve().parent)
     for module in (torch, brevitas, gfb_brevitas, gfb_integrations)
@@ -32,7 +39,7 @@ _OTHERS = tuple(
 def noting_decisions() -> Iterator[list[str]]:
     """Note, during a trace, lines of others than PyTorch, Brevitas and this project that decide by values."""
     found: list[str] = []
-    with warnings.catch_warnings(record=True) as heard:
+    with warnings.catch_warnings(record=True) as heard, _Comparisons(found):
         warnings.filterwarnings("always", category=TracerWarning)
         yield found
     for warning in heard:
@@ -41,9 +48,32 @@ def noting_decisions() -> Iterator[list[str]]:
         if not issubclass(warning.category, TracerWarning):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         else:
-            line = linecache.getline(warning.filename, warning.lineno).strip()
-            place = f'File "{warning.filename}", line {warning.lineno}: {line}'
-            found += [place] if place not in found else []
+            _note(found, warning.filename, warning.lineno)
+
+
+class _Comparisons(TorchFunctionMode):
+    """Notes who asks PyTorch for a truth value or a number that depends on values."""
+
+    def __init__(self, found: list[str]) -> None:
+        super().__init__()
+        self._found = found
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__name__", "") in _READS_VALUES:
+            frame = sys._getframe(1)
+            while frame.f_back and frame.f_code.co_filename in _BETWEEN:
+                frame = frame.f_back
+            if not str(Path(frame.f_code.co_filename).resolve()).startswith(_OTHERS):
+                _note(self._found, frame.f_code.co_filename, frame.f_lineno)
+        return func(*args, **(kwargs or {}))
+
+
+def _note(found: list[str], filename: str, lineno: int) -> None:
+    line = linecache.getline(filename, lineno).strip()
+    place = f'File "{filename}", line {lineno}: {line}'
+    found += [place] if place not in found else []
 
 
 def require_no_frozen_decision(

@@ -422,3 +422,18 @@ def test_a_range_does_not_search_what_is_never_reached():
     searchable = make_searchable(model, torch.randn(2, 6), rules=[Range("*", 2, 4)])
     assert [info.reached for info in searchable.profile] == [True, False]
     assert dict(searchable.space.largest()) == {"used.act_quant": 4, "unused.act_quant": 5}
+
+
+@pytest.mark.parametrize("example", [torch.zeros, torch.ones, torch.rand], ids=["zeros", "ones", "noise"])
+def test_operands_do_not_depend_on_the_values_of_the_example(example) -> None:
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.quant = qnn.QuantIdentity()
+            self.last = qnn.QuantLinear(16, 4, bias=False)
+
+        def forward(self, x):
+            x = self.quant(x)
+            return self.last(torch.cat([x, 0.3 * x], 1))
+
+    assert only_product(Joined(), example(2, 8)).left.quantizers == ()

@@ -38,6 +38,11 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     return x @ weight
 
 
+@torch.library.custom_op("unknown_test::multiplied", mutates_args=())
+def multiplied(x: Tensor, weight: Tensor) -> Tensor:
+    return (x.round() @ weight.round()).to(torch.int32)
+
+
 @torch.library.custom_op("unknown_test::stated", mutates_args=())
 def stated(x: Tensor, weight: Tensor) -> Tensor:
     return x @ weight
@@ -83,6 +88,7 @@ def profile_of(operator: Callable[[Tensor], Tensor]) -> ModelProfile:
 UNKNOWN: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "operator_of_others": (lambda x: product(x, WEIGHT), "unknown_test::product"),
     "operator_that_writes": (lambda x: (y := x * 1, adds_into(y, WEIGHT))[0], "unknown_test::adds_into"),
+    "integers_of_others": (lambda x: multiplied(x, WEIGHT).float(), "unknown_test::multiplied"),
     "numpy": (lambda x: torch.from_numpy(x.numpy() * 2) + 1, NUMPY),
     "numpy_without_asking": (lambda x: torch.as_tensor(np.asarray(x) * 2), NUMPY),
     "numpy_in_a_function": (InNumpy.apply, NUMPY),

@@ -48,6 +48,9 @@ REFUSED = {
     "has a shape by values": (lambda m, x: x[x[:, 0] > -9], "shape of a result depends on values"),
     "draws random numbers": (lambda m, x: x + torch.rand_like(x), "draws random numbers"),
     "changes its state": (count, "changes a tensor of its own"),
+    "computes in NumPy": (lambda m, x: torch.from_numpy(x.numpy() * 2), "leave PyTorch by .numpy"),
+    "makes a list": (lambda m, x: x * max(x[0].tolist()), "leave PyTorch by .tolist"),
+    "keeps a tuple": (lambda m, x: vars(m).update(_kept=(x,)) or x, "keeps something of its forward pass"),
 }
 
 

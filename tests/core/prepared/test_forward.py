@@ -144,6 +144,24 @@ def test_a_model_that_cannot_be_prepared_runs_itself_and_the_log_says_why(
     assert forward.fallbacks[0] in caplog.text
 
 
+@pytest.mark.parametrize(
+    "after",
+    [
+        lambda m, y: y / float(m.quant(torch.ones(1)).scale),
+        lambda m, y: y * (3 if m.quant.act_quant.bit_width() < 3 else 1),
+    ],
+)
+def test_numbers_and_branches_that_follow_from_widths_are_not_taken_for_constants(
+    x: Tensor, after: Any
+) -> None:
+    model, forward = ready(Around(after=after), x)
+    with inference_only(model), forward.active():
+        for bits in (8, 2, 1):
+            model.set_bits([bits] * len(model.profile))
+            assert torch.equal(model(x), model.model(x))
+    assert "what was recorded of it gives other results" in " ".join(forward.fallbacks)
+
+
 def test_arguments_that_are_no_tensors_go_to_the_model(x: Tensor) -> None:
     class Data:
         def __init__(self, values: Tensor) -> None:

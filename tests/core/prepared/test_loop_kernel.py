@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import math
 from typing import Any
 
@@ -135,3 +136,17 @@ def test_without_a_compiler_operations_run_one_by_one(monkeypatch: pytest.Monkey
 def test_a_source_that_does_not_compile_is_said_and_done_without(caplog: pytest.LogCaptureFixture) -> None:
     assert native_code.native_function("this is no C++", "f") is None
     assert "run one by one" in caplog.text
+
+
+def test_a_library_that_was_cut_short_is_made_anew(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    source = 'extern "C" void twice(double* x) { *x *= 2; }'
+    for _ in range(2):
+        function = native_code.native_function.__wrapped__(source, "twice")
+        value = ctypes.c_double(3.0)
+        function(ctypes.byref(value))
+        assert value.value == 6.0
+        (library,) = tmp_path.rglob("*.so")
+        whole = library.read_bytes()
+        library.unlink()  # this process has it mapped
+        library.write_bytes(whole[: len(whole) // 2])

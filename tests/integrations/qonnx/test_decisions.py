@@ -84,7 +84,15 @@ def by_tensors(m: Any, x: Any) -> Any:
     return torch.where(x.value.abs().max() > 1, m.a(x), m.b(x))
 
 
-DECISIONS = (branch, item, number, truth, loop, through_numpy, early_exit)
+def all_close(m: Any, x: Any) -> Any:
+    return m.a(x) if torch.allclose(x.value, x.value.abs(), atol=0.1) else m.b(x)
+
+
+def equal(m: Any, x: Any) -> Any:
+    return m.a(x) if torch.equal(x.value.sort().values, x.value) else m.b(x)
+
+
+DECISIONS = (all_close, equal, branch, item, number, truth, loop, through_numpy, early_exit)
 HARMLESS = (of_shapes, check_of_values, by_tensors)
 
 
