@@ -108,6 +108,7 @@ class PreparedForward:
         self.fallbacks: list[str] = []
         self._ready: dict[Hashable, _Ready | None] = {}
         self._unchecked: set[Hashable] = set()
+        self._hopeless: set[Hashable] = set()  # other weights change nothing
         self._recorded_tensors: tuple[int, ...] = ()
         self._run: Run = "program"
         self._noise_seed = 0
@@ -135,10 +136,11 @@ class PreparedForward:
         """Check every program anew before it is used: its constants are computed again."""
         if self._tensors() != self._recorded_tensors:  # replaced, not changed in place
             self._ready.clear()
+            self._hopeless.clear()
         for ready in self._ready.values():
             if ready is not None:
                 ready.prepared.program.forget()
-        self._unchecked = set(self._ready)
+        self._unchecked = set(self._ready) - self._hopeless
 
     @property
     def order_of_columns(self) -> list[int]:
@@ -217,11 +219,13 @@ class PreparedForward:
             try:
                 captured = capture(self.model.model, call)
             except NotCapturableError as reason:
+                self._hopeless.add(call.signature)
                 self.note(f"{UNPREPARED}{reason}.")
                 return None
             recording, largest = Recording(captured), self._largest_bits(captured)
             ready = _Ready(captured, recording, prepare(captured, largest, integers=integers))
             if not self._is_model_recorded(ready, call):
+                self._hopeless.add(call.signature)
                 self.note(f"{UNPREPARED}what was recorded of it gives other results.")
                 return None
             if self._is_faithful(ready, call):
