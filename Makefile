@@ -30,7 +30,7 @@ $(BIN)/python:
 
 # What the demo needs, and all that the other targets need, which includes it.
 $(DEMO) $(INSTALLED): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --no-compile $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[$(EXTRAS)]'
 	@touch $(DEMO) $@
 $(DEMO): EXTRAS := examples,export,report
 $(INSTALLED): EXTRAS := dev
