@@ -6,7 +6,7 @@
 #   ARGS="-k allocation"     further arguments for pytest, gfb or the benchmarks
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
-JOBS ?= 2
+JOBS ?= 3
 ARGS ?=
 
 BIN := .venv/bin

@@ -71,6 +71,7 @@ class Experiment:
         self,
         budget_bits: int,
         *,
+        uniform_bits: int | None = None,
         fixed: Mapping[str, int] | None = None,
         progress: str = "",
         run_folder: Path | None = None,
@@ -79,12 +80,14 @@ class Experiment:
 
         Args:
             budget_bits: The budgets are those of uniform widths of so many bits.
-            fixed: Widths to train without a search, by quantizer name; the others are ``budget_bits``.
+            uniform_bits: Uniform widths to train without a search.
+            fixed: Widths other than these, by quantizer name.
             progress: What to call the run on the screen; nothing is shown without.
             run_folder: Where the run is kept, if anywhere; one that was stopped goes on.
         """
         model = self.searchable()
-        allocation = None if fixed is None else {**model.space.uniform(budget_bits), **fixed}
+        is_searched = uniform_bits is None
+        allocation = None if uniform_bits is None else {**model.space.uniform(uniform_bits), **(fixed or {})}
         bar = TerminalProgress(progress) if progress else None
         began = time.perf_counter()
         try:
@@ -105,31 +108,36 @@ class Experiment:
             if bar is not None:
                 bar.close()
         row = Contender.of(
-            f"searched, budget {budget_bits}" if fixed is None else f"uniform {budget_bits}",
+            f"searched, budget {budget_bits}" if is_searched else f"uniform {uniform_bits}",
             model.space,
             result.allocation,
             accuracy=accuracy(result.model, self.data.test),
             costs=result.costs,
-            searched=fixed is None,
+            searched=is_searched,
             epochs=self.search.epochs,
             seconds=result.seconds if run_folder is not None else time.perf_counter() - began,
         )
         return result, row
 
     def fit_uniform(
-        self, bits: int, *, fixed: Mapping[str, int] | None = None, progress: str = ""
+        self,
+        bits: int,
+        *,
+        budget_bits: int | None = None,
+        fixed: Mapping[str, int] | None = None,
+        progress: str = "",
     ) -> tuple[gfb.SearchResult, Contender]:
         """The stronger of two trainings at uniform widths, by validation accuracy.
 
         Both take as many epochs as a search: one at the uniform widths throughout, one that begins at
-        the widths of the search's pretraining.
+        the widths of the search's pretraining. Use is of the budgets of ``budget_bits`` (default: ``bits``).
         """
         direct = replace(self, search=replace(self.search, pretrain_bits=None))
-        fixed = fixed or {}
-        tries = [direct.fit(bits, fixed=fixed, progress=progress)]
+        budget_bits = budget_bits or bits
+        tries = [direct.fit(budget_bits, uniform_bits=bits, fixed=fixed, progress=progress)]
         if self.search.pretrain_bits is not None and self.search.pretrain_epochs:
             other = f"{progress} from {self.search.pretrain_bits}" if progress else ""
-            tries.append(self.fit(bits, fixed=fixed, progress=other))
+            tries.append(self.fit(budget_bits, uniform_bits=bits, fixed=fixed, progress=other))
         return max(tries, key=lambda result_and_row: result_and_row[0].metric)
 
 
@@ -177,7 +185,7 @@ def compare(
     began = time.perf_counter()
     rows = []
     for bits in sorted({budget_bits, *others}):
-        _, row = experiment.fit_uniform(bits, progress=f"uniform {bits}")
+        _, row = experiment.fit_uniform(bits, budget_bits=budget_bits, progress=f"uniform {bits}")
         rows.append(row)
     uniform = next(row for row in rows if row.name == f"uniform {budget_bits}")
     console.print(comparison_table([*rows, searched], title))
