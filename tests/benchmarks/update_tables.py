@@ -37,7 +37,7 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], chosen: Sequence[str] = ()
 
 def section(document: Mapping[str, Any], *, details: bool) -> str:
     """One benchmark: what was set, and its tables."""
-    settings = {k: v for k, v in document["settings"].items() if k != "versions"}
+    settings = {k: v for k, v in document["settings"].items() if k not in ("versions", "data")}
     versions = document["settings"].get("versions", {})
     parts = [
         "Settings: " + ", ".join(f"{name} {value}" for name, value in {**settings, **versions}.items()) + "."
